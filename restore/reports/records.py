@@ -1,0 +1,113 @@
+"""Floor 2. The rows of results: a number never travels alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image under one scoring rule. PSNR in dB (`inf` for identical images), SSIM in [-1, 1].
+
+    `input_*` is the same score of the input brought to the target's size without a network:
+    MATLAB bicubic for super-resolution, the input itself otherwise.
+    """
+
+    set: str
+    image: str
+    protocol: str
+    border: int
+    psnr: float
+    ssim: float
+    input_psnr: float
+    input_ssim: float
+    width: int
+    height: int
+    seconds: float
+    network: str
+    weights_sha256: str
+    commit: str
+
+    @property
+    def gain(self) -> float:
+        """PSNR over the input's, in dB; 0 where both are infinite."""
+        if math.isinf(self.psnr) and math.isinf(self.input_psnr):
+            return 0.0
+        return self.psnr - self.input_psnr
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """The mean over one set: mean of the images' dB, not dB of the mean error."""
+
+    set: str
+    protocol: str
+    images: int
+    psnr: float
+    ssim: float
+    input_psnr: float
+    input_ssim: float
+
+    @property
+    def gain(self) -> float:
+        """Mean PSNR over the input's, in dB; 0 where both are infinite."""
+        if math.isinf(self.psnr) and math.isinf(self.input_psnr):
+            return 0.0
+        return self.psnr - self.input_psnr
+
+
+def mean(values: Iterable[float]) -> float:
+    """Arithmetic mean in the order given (so that any number of ranks gives the same bits)."""
+    total, count = 0.0, 0
+    for value in values:
+        total, count = total + value, count + 1
+    return total / count if count else math.nan
+
+
+def summarise(rows: Sequence[ImageRow]) -> list[SetScore]:
+    """One SetScore per set, in the order in which the sets first appear."""
+    scores = []
+    for name in dict.fromkeys(row.set for row in rows):
+        of_set = [row for row in rows if row.set == name]
+        scores.append(
+            SetScore(
+                set=name,
+                protocol=of_set[0].protocol,
+                images=len(of_set),
+                psnr=mean(r.psnr for r in of_set),
+                ssim=mean(r.ssim for r in of_set),
+                input_psnr=mean(r.input_psnr for r in of_set),
+                input_ssim=mean(r.input_ssim for r in of_set),
+            )
+        )
+    return scores
+
+
+def write_results(folder: Path, rows: Sequence[ImageRow], about: dict[str, object]) -> None:
+    """Write `rows.jsonl`, `rows.csv` and `summary.json` into `folder`, each replaced whole.
+
+    An infinite PSNR is written as `Infinity`, as Python's json module does.
+    """
+    names = [f.name for f in fields(ImageRow)]
+    lines = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
+    replace_text(folder / "rows.jsonl", lines)
+    with_header = folder / ".rows.csv.tmp"
+    with with_header.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, [*names, "gain"])
+        table.writeheader()
+        table.writerows({**asdict(row), "gain": row.gain} for row in rows)
+    with_header.replace(folder / "rows.csv")
+    sets = {s.set: {k: v for k, v in asdict(s).items() if k != "set"} for s in summarise(rows)}
+    replace_text(folder / "summary.json", json.dumps({"sets": sets, **about}, indent=2) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write `text` beside `path` and rename it over `path`: a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
