@@ -11,6 +11,7 @@ DST distributed runs, DEV devices, RUN a run that had to stop.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 
 def printable(text: object) -> str:
@@ -45,6 +46,11 @@ class RestoreError(Exception):
         super().__init__(*problems)
         self.problems = problems
 
+    @classmethod
+    def of(cls, code: str, what: str, where: str, got: str, expected: str, fix: str) -> Self:
+        """An error of one problem."""
+        return cls(Problem(code, what, where, got, expected, fix))
+
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)
 
@@ -65,7 +71,17 @@ class BackendError(RestoreError):
     """A device, a launcher or an optional package that was asked for is not there."""
 
 
+class CheckpointError(RestoreError):
+    """A checkpoint cannot be read or is of another run."""
+
+
 class RunError(RestoreError):
-    """A run that had started had to stop (loss not finite, disk full)."""
+    """A run that had started had to stop: its loss is not finite."""
 
     exit_code = 3
+
+
+class SaveError(RestoreError):
+    """A checkpoint cannot be written: disk full, read-only, quota."""
+
+    exit_code = 4

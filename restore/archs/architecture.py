@@ -1,0 +1,52 @@
+"""Floor 3. The record of a network: its name, options, needs and origin (no torch here)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from restore.catalog import locate
+from restore.section import Section
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """Which input sizes a network takes: sides of at least `minimum`, multiples of `multiple`.
+
+    The predictor pads an input to the rule and crops the output back.
+    """
+
+    minimum: int = 1
+    multiple: int = 1
+
+    def padded(self, side: int) -> int:
+        """The smallest side ≥ `side` that the network takes."""
+        side = max(side, self.minimum)
+        return -(-side // self.multiple) * self.multiple
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One family member as users name it in `network_g.type`."""
+
+    name: str
+    options: type[Section]
+    builder: str
+    """Dotted path `module:function`, called with the options; imported when first built."""
+    scale: Callable[[Any], int]
+    """Options -> output size / input size."""
+    scale_key: str
+    """The option that holds the scale."""
+    tasks: tuple[str, ...]
+    paper: str
+    license: str
+    size: SizeRule = SizeRule()
+    ignored_keys: str = ""
+    """Pattern of further keys in official files (derived copies, index tables), never loaded."""
+    presets: Mapping[str, Section] = field(default_factory=dict)
+    """Published variants by name."""
+
+    def build(self, options: Section) -> Any:
+        """The network for `options`, weights drawn from torch's global generator."""
+        return locate(self.builder)(options)

@@ -1,0 +1,332 @@
+"""Floor 3. Weights files: read safely, matched strictly, reported exactly; safetensors out.
+
+A `.pth` is read with torch's tensors-only unpickler and never otherwise; nothing in a file runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from restore.archs.table import architecture_of
+from restore.errors import WeightsError
+from restore.section import Section
+
+CONTAINERS = ("params_ema", "params", "state_dict", "model", "net_g")
+PREFIXES = ("module.", "model_g.", "model.", "net_g.", "generator.")
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did: the container used, prefixes taken off, and how the keys matched."""
+
+    source: str
+    container: str
+    prefix: str
+    loaded: int
+    ignored: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+
+
+def load_weights(
+    network: nn.Module,
+    weights: str | os.PathLike[str] | Mapping[str, Any],
+    strict: bool = True,
+    *,
+    key: str | None = None,
+) -> LoadReport:
+    """Put the weights of a file, or of a state dict, into `network`.
+
+    Accepts safetensors and `.pth` files, a bare state dict or one under `params_ema` (preferred),
+    `params`, `state_dict`, `model` or `net_g`, with `module.`-like prefixes. `key` names the
+    container instead. Keys that official files hold beyond the network's own (SPAN's `eval_conv`)
+    are ignored. With `strict`, any other difference is a WeightsError that lists it; without, what
+    fits is loaded and the report tells the rest. Values that are not finite are refused.
+    """
+    source = "state dict" if isinstance(weights, Mapping) else os.fspath(weights)
+    content = weights if isinstance(weights, Mapping) else read_weights(weights)
+    state, container = _pick(content, key, source)
+    own = network.state_dict()
+    state, prefix = _without_prefix(state, own)
+    ignorable = _ignorable(network)
+    ignored = tuple(k for k in state if k not in own and ignorable.fullmatch(k))
+    missing = tuple(k for k in own if k not in state)
+    unexpected = tuple(k for k in state if k not in own and not ignorable.fullmatch(k))
+    shared = [k for k in own if k in state]
+    mismatched = tuple(
+        f"{k} {tuple(state[k].shape)} ≠ {tuple(own[k].shape)}"
+        for k in shared
+        if state[k].shape != own[k].shape
+    )
+    if strict and (missing or unexpected or mismatched):
+        raise _mismatch(source, missing, unexpected, mismatched)
+    fitting = {k: state[k] for k in shared if state[k].shape == own[k].shape}
+    for name, value in fitting.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise WeightsError.of(
+                "WGT10",
+                "weights are not finite",
+                source,
+                f"NaN or Inf in {name}",
+                "finite numbers",
+                "use an earlier checkpoint",
+            )
+    network.load_state_dict(fitting, strict=False)
+    return LoadReport(
+        source, container, prefix, len(fitting), ignored, missing, unexpected, mismatched
+    )
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a weights file (tensors and plain containers), on the CPU.
+
+    Raises WeightsError for a file that is missing, empty, cut short, compressed, larger than what
+    it stores, or that holds anything but tensors and plain containers.
+    """
+    file, name = Path(path), os.fspath(path)
+    if not file.is_file():
+        raise WeightsError.of(
+            "WGT05",
+            "no weights file",
+            name,
+            "no such file",
+            "a .pth or .safetensors file",
+            "check the path",
+        )
+    with file.open("rb") as stream:
+        head = stream.read(64)
+    if not head:
+        raise WeightsError.of(
+            "WGT05",
+            "weights file is empty",
+            name,
+            "0 bytes",
+            "a .pth or .safetensors file",
+            "download it again",
+        )
+    if head.lstrip()[:1] == b"<":
+        raise WeightsError.of(
+            "WGT05",
+            "not a weights file",
+            name,
+            f"starts with {head[:16]!r}",
+            "a .pth or .safetensors file",
+            "download the file, not its web page",
+        )
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file)
+    return _read_pickle(file)
+
+
+def _read_safetensors(file: Path) -> dict[str, Any]:
+    try:
+        return dict(safetensors.torch.load_file(file))
+    except safetensors.SafetensorError as error:
+        raise WeightsError.of(
+            "WGT04",
+            "damaged safetensors file",
+            str(file),
+            str(error),
+            "a whole file",
+            "copy or download it again",
+        ) from None
+
+
+def _read_pickle(file: Path) -> dict[str, Any]:
+    name = str(file)
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise WeightsError.of(
+                        "WGT07",
+                        "compressed entry in a weights file",
+                        name,
+                        entry.filename,
+                        "entries as torch.save stores them",
+                        "save it again with torch.save",
+                    )
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises whatever the bytes make it raise
+        blocked = re.search(r"(?:GLOBAL|global) (\S+)", str(error))
+        if blocked:
+            raise WeightsError.of(
+                "WGT02",
+                "weights file wants to run code",
+                name,
+                f"global {blocked.group(1)}",
+                "tensors and plain containers",
+                "ask its author for a safetensors file",
+            ) from None
+        raise WeightsError.of(
+            "WGT04",
+            "weights file is damaged or cut short",
+            name,
+            f"{type(error).__name__}: {str(error).splitlines()[0][:120]}",
+            "a whole file from torch.save",
+            "copy or download it again",
+        ) from None
+    if not isinstance(content, Mapping):
+        raise WeightsError.of(
+            "WGT03",
+            "weights file holds no state dict",
+            name,
+            type(content).__name__,
+            "a dict of tensors",
+            "save network.state_dict()",
+        )
+    for key, tensor in _tensors(content):
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise WeightsError.of(
+                "WGT06",
+                "tensor larger than what is stored",
+                name,
+                f"{key} {tuple(tensor.shape)}",
+                "every element stored",
+                "save it again with .contiguous()",
+            )
+    return dict(content)
+
+
+def _tensors(content: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
+    found: list[tuple[str, Tensor]] = []
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            found.append((str(key), value))
+        elif isinstance(value, Mapping):
+            found += _tensors(value)
+    return found
+
+
+def _pick(
+    content: Mapping[str, Any], key: str | None, source: str
+) -> tuple[dict[str, Tensor], str]:
+    """The state dict inside `content`, and the container's name ('' for a bare one)."""
+    held = [name for name in CONTAINERS if isinstance(content.get(name), Mapping)]
+    if key is not None and not isinstance(content.get(key), Mapping):
+        # as BasicSR does, `params` stands in for a missing `params_ema`; nothing else is guessed
+        if not (key == "params_ema" and "params" in held):
+            has = ", ".join(held) or "a bare state dict"
+            raise WeightsError.of(
+                "WGT11",
+                f"no '{key}' in the weights file",
+                source,
+                has,
+                f"'{key}'",
+                "set path.param_key_g to what the file holds",
+            )
+        key = "params"
+    name = key or (held[0] if held else "")
+    state = content[name] if name else content
+    tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise WeightsError.of(
+            "WGT03",
+            "weights file holds no state dict",
+            source,
+            ", ".join(map(str, list(content)[:SHOWN])) or "nothing",
+            "a dict of tensors",
+            "save network.state_dict()",
+        )
+    return tensors, name
+
+
+def _without_prefix(
+    state: dict[str, Tensor], own: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], str]:
+    """`state` without the prefix that every key carries and `own` does not."""
+    taken = ""
+    while not any(k in own for k in state):
+        prefix = next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None)
+        if prefix is None:
+            break
+        state = {k.removeprefix(prefix): v for k, v in state.items()}
+        taken += prefix
+    return state, taken
+
+
+def _ignorable(network: nn.Module) -> re.Pattern[str]:
+    options = getattr(network, "options", None)
+    name = getattr(options, "type", None)
+    return re.compile(architecture_of(name).ignored_keys if name else "")
+
+
+def _mismatch(
+    source: str, missing: tuple[str, ...], unexpected: tuple[str, ...], mismatched: tuple[str, ...]
+) -> WeightsError:
+    def listed(what: str, keys: tuple[str, ...]) -> str:
+        more = f", … ({len(keys) - SHOWN} more)" if len(keys) > SHOWN else ""
+        return f"{len(keys)} {what}: {', '.join(keys[:SHOWN])}{more}"
+
+    found = [
+        listed(what, keys)
+        for what, keys in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape (file ≠ network)", mismatched),
+        )
+        if keys
+    ]
+    return WeightsError.of(
+        "WGT09",
+        "weights do not fit the network",
+        source,
+        "; ".join(found),
+        "exactly the network's keys and shapes",
+        "check type, width and scale of network_g, or set path.strict_load_g: false",
+    )
+
+
+def write_safetensors(path: Path, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write `state` with `about` (JSON) in the header; the same input gives the same bytes."""
+    tensors = {key: value.detach().contiguous().cpu() for key, value in state.items()}
+    text = json.dumps(about, sort_keys=True)
+    safetensors.torch.save_file(tensors, path, metadata={"restore": text})
+
+
+def about_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `write_safetensors` put into the header; empty for files of other tools."""
+    if Path(path).suffix != ".safetensors":
+        return {}
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {}).get("restore", "{}"))
+    except (safetensors.SafetensorError, OSError, ValueError):
+        return {}
+
+
+def describe(options: Section, scale: int) -> dict[str, Any]:
+    """The header that makes a weights file self-describing."""
+    return {"network_g": options.model_dump(), "scale": scale}
+
+
+def official_state(network: nn.Module) -> dict[str, Tensor]:
+    """The state dict that the official code loads strictly (SPAN: `eval_conv` filled in)."""
+    complete: Callable[[], dict[str, Tensor]] | None = getattr(network, "official_state", None)
+    return dict(network.state_dict()) if complete is None else complete()
+
+
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """sha256 of names, shapes, dtypes and bytes: the weights' identity, whatever the container."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        value = state[key].detach().cpu().contiguous()
+        digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

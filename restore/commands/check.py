@@ -1,0 +1,53 @@
+"""Validate option files and build their networks, without data, GPU or output.
+
+restore check options/*.yml
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from restore.commands.shared import add_overrides, overrides, read_tree
+from restore.errors import OptionError, Problem
+from restore.options import read_document
+from restore.recipes.trees import TestTree, TrainTree, check_test, check_train
+from restore.reports.sinks import log_to_console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `check`."""
+    parser.add_argument("files", nargs="+", metavar="FILE.yml")
+    add_overrides(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check every file; all their problems come at once."""
+    log_to_console(first_rank=True)
+    problems: list[Problem] = []
+    for file in args.files:
+        try:
+            print(f"ok  {file}: {_check(file, overrides(args))}")
+        except OptionError as error:
+            problems += error.problems
+    if problems:
+        raise OptionError(*problems)
+    return 0
+
+
+def _check(file: str, assignments: list[str]) -> str:
+    training = "train" in read_document(file).values
+    tree: Any
+    if training:
+        tree = read_tree(TrainTree, file, assignments, check_train)
+    else:
+        tree = read_tree(TestTree, file, assignments, check_test)
+    from restore.archs import build_network, fuse
+
+    network = build_network(tree.network_g, meta=True)
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    deployed = sum(p.numel() for p in fuse(network).parameters())
+    counts = f"{deployed:,} parameters deployed"
+    if trained != deployed:
+        counts += f", {trained:,} while training"
+    return f"{'train' if training else 'test'} {tree.network_g.type} ×{tree.scale}, {counts}"

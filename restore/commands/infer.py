@@ -1,0 +1,55 @@
+"""Restore an image or a folder of images.
+
+  restore infer --weights experiments/train_SPAN_demo IN OUT
+  restore infer --weights spanx4_ch48.pth --arch SPAN --scale 4 photo.jpg photo_x4.png
+  restore infer --weights net.pth --opt options/test_SPAN_SRx4.yml in/ out/
+
+Weights that we saved say themselves which network they are for. Results of a folder are PNG files.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Literal
+
+from restore.commands.shared import add_network, image_jobs, network_options
+from restore.reports.sinks import log_to_console, progress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `infer`."""
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="weights, or a run's folder"
+    )
+    add_network(parser)
+    parser.add_argument("--num_gpu", choices=("auto", "0", "1"), default="auto")
+    parser.add_argument("--alpha", choices=("refuse", "drop", "black"), default="refuse")
+    parser.add_argument("input", metavar="IN")
+    parser.add_argument("output", metavar="OUT")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Restore every input."""
+    log_to_console(first_rank=True)
+    from restore import images
+    from restore.archs import build_network, load_weights
+    from restore.archs.weights import about_weights
+    from restore.recipes.build import channels_of, predictor_of, weights_file
+    from restore.world import World
+
+    jobs = image_jobs(args.input, args.output)
+    file = weights_file(args.weights, None)
+    options = network_options(args, about_weights(file))
+    network = build_network(options)
+    load_weights(network, file)
+    num_gpu: Literal["auto"] | int = "auto" if args.num_gpu == "auto" else int(args.num_gpu)
+    predictor = predictor_of(network, options, World.start(num_gpu=num_gpu).device)
+    channels = channels_of(options)
+    with progress(len(jobs), 0, "infer", shown=len(jobs) > 1) as bar:
+        for source, target in jobs:
+            image = images.read(source, channels=channels, alpha=args.alpha, orient="apply")
+            restored = predictor.restore(image)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            images.write(target, restored)
+            bar.update()
+    return 0

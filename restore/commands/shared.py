@@ -1,0 +1,153 @@
+"""Floor 7. What several commands ask for: option files, networks, image jobs."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from restore.errors import OptionError, Problem
+from restore.options import Document, read_options
+from restore.section import Section, without_effect
+
+log = logging.getLogger("restore")
+S = TypeVar("S", bound=Section)
+
+
+def add_option_file(parser: argparse.ArgumentParser) -> None:
+    """The arguments of BasicSR's train.py and test.py, and `--set`."""
+    parser.add_argument("-opt", required=True, metavar="FILE.yml", help="the option file")
+    add_overrides(parser)
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
+    parser.add_argument(
+        "--local_rank",
+        "--local-rank",
+        type=int,
+        default=0,
+        help="accepted; torchrun's LOCAL_RANK counts",
+    )
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """`--set a.b=value …` and BasicSR's `--force_yml a:b=value …`."""
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY.PATH=VALUE")
+    parser.add_argument(
+        "--force_yml", nargs="+", action="extend", default=[], metavar="KEY:PATH=VALUE"
+    )
+
+
+def overrides(args: argparse.Namespace) -> list[str]:
+    """All overrides in the order of their kinds."""
+    return [*args.set, *args.force_yml]
+
+
+def read_tree(
+    tree: type[S],
+    path: str,
+    assignments: list[str],
+    check: Callable[[S, Document], list[Problem]],
+) -> S:
+    """The option file as a checked tree; keys without effect are named in the log."""
+    options, document = read_options(tree, path, assignments)
+    problems = check(options, document)
+    if problems:
+        raise OptionError(*problems)
+    for key, reason in without_effect(options):
+        log.warning("%s has no effect: %s", document.where(key), reason)
+    return options
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """How a command without an option file of its own is told which network weights are for."""
+    parser.add_argument("--opt", metavar="FILE.yml", help="an option file with network_g")
+    parser.add_argument("--arch", metavar="NAME", help="a network's name, with --scale")
+    parser.add_argument("--scale", type=int, help="output size / input size, with --arch")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="further options of the network, as feature_channels=52",
+    )
+
+
+def network_options(args: argparse.Namespace, header: dict[str, Any]) -> Section:
+    """The network that `--opt`, `--arch` or the weights' own header names. Raises OptionError."""
+    from restore.archs.build import network_options as parsed
+    from restore.archs.table import NETWORK
+    from restore.options import read_document, scalar
+
+    if args.opt is not None:
+        values = read_document(args.opt).values.get("network_g")
+        if values is None:
+            raise OptionError.of(
+                "OPT12",
+                "required key 'network_g' is missing",
+                args.opt,
+                "nothing",
+                "network_g",
+                "add 'network_g: …'",
+            )
+        values = dict(values)
+    elif args.arch is not None:
+        values = {"type": args.arch}
+    elif "network_g" in header:
+        values = dict(header["network_g"])
+    else:
+        raise OptionError.of(
+            "OPT41",
+            "the weights do not say which network they are for",
+            "command line",
+            "neither --opt nor --arch",
+            "one of them",
+            "add --arch NAME --scale N or --opt FILE.yml",
+        )
+    for assignment in args.set:
+        key, _, text = assignment.partition("=")
+        values[key] = scalar(text, f"--set {assignment}")
+    entry = NETWORK.entry(str(values.get("type")))
+    if args.scale is not None and entry is not None:
+        values.setdefault(entry.scale_key, args.scale)
+    options = parsed(values)  # refuses an unknown type
+    assert entry is not None
+    scale = entry.scale(options)
+    if args.scale is not None and scale != args.scale:
+        raise OptionError.of(
+            "OPT33",
+            f"scale differs from {entry.name}'s",
+            "--scale",
+            str(args.scale),
+            str(scale),
+            "make both the same",
+        )
+    return options
+
+
+def image_jobs(source: str, target: str) -> list[tuple[Path, Path]]:
+    """(input, output) files for IN OUT: a file to a file or into a folder, a folder to a folder.
+
+    Every input is looked at first, so that a bad one stops the command before anything is written.
+    Raises DataError.
+    """
+    from restore import images
+
+    inputs = [Path(source)] if not Path(source).is_dir() else images.list_images(source)
+    for file in inputs:
+        images.check(file)
+    if not Path(source).is_dir() and Path(target).suffix.lower() in images.SUFFIXES:
+        return [(inputs[0], Path(target))]
+    outputs = [Path(target) / f"{file.stem}.png" for file in inputs]
+    if len(set(outputs)) < len(outputs):
+        twice = next(o for o in outputs if outputs.count(o) > 1)
+        raise OptionError.of(
+            "DAT15",
+            "two images of one name",
+            source,
+            twice.stem,
+            "one file per name",
+            "rename one of them",
+        )
+    return list(zip(inputs, outputs, strict=True))

@@ -1,0 +1,59 @@
+"""Train the network of an option file.
+
+  python train.py -opt options/train_SPAN_SRx4.yml
+  python train.py -opt … --auto_resume            continue where it stopped
+  torchrun --nproc-per-node=8 train.py -opt … --launcher pytorch
+
+SIGTERM and Ctrl-C save and leave with exit code 75; --auto_resume then continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from restore.commands.shared import add_option_file, overrides, read_tree
+from restore.recipes.trees import TrainTree, check_train
+from restore.reports.sinks import log_to_console
+
+log = logging.getLogger("restore")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `train`."""
+    add_option_file(parser)
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--auto_resume", action="store_true", help="continue from the last checkpoint"
+    )
+    again.add_argument(
+        "--overwrite", action="store_true", help="delete an earlier run of this name"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; exit code 75 when a signal asked to stop."""
+    log_to_console(first_rank=True)
+    tree = read_tree(TrainTree, args.opt, overrides(args), check_train)
+    from restore.recipes.build import build_trainer
+    from restore.training.stop import SAVED_AND_LEFT
+    from restore.world import World
+
+    world = World.start(
+        args.launcher, tree.num_gpu, tree.dist_params.backend, tree.dist_params.port
+    )
+    log_to_console(first_rank=world.first)
+    try:
+        ready = build_trainer(tree, world, resume=args.auto_resume, overwrite=args.overwrite)
+        with ready.sinks:
+            if ready.trainer.state.step >= tree.train.total_iter:
+                log.info(
+                    "already at step %d of %d", ready.trainer.state.step, tree.train.total_iter
+                )
+                return 0
+            finished = ready.trainer.run()
+        if finished:
+            log.info("done: %s", ready.experiment.folder)
+        return 0 if finished else SAVED_AND_LEFT
+    finally:
+        world.shutdown()

@@ -1,0 +1,350 @@
+"""Floor 2. Images on disk, and the one array convention.
+
+At rest an image is uint8 or uint16, HWC RGB (H, W, 3) or gray (H, W). In flight it is float, CHW,
+in [0, 1]. Only this file converts. `read` looks before it decodes (see `image_headers`): existence,
+size, magic bytes, header dimensions, wholeness; then OpenCV decodes, unchanged; then our own rules
+for alpha, orientation and channels apply. All user mistakes are a DataError, IMG00 to IMG13 for a
+file and DAT02 to DAT04 for a folder.
+
+What no decoder can tell: damaged bytes inside a JPEG or a lossy WebP scan. They read as other
+pixels; only a checksum made beforehand finds them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from restore.errors import DataError, printable
+from restore.image_headers import Facts, facts_of, flaw, kind_of, size_of, without_orientation
+
+DECODER_MAX_PIXELS = 1_000_000_000  # OpenCV's own limit, behind ours; read when it is imported
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(DECODER_MAX_PIXELS))
+import cv2  # noqa: E402
+
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    # What OpenCV would print about a broken file comes as a DataError.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+MAX_PIXELS = 100_000_000
+HEAD = 1 << 16  # bytes in which nearly every header ends
+AlphaRule = Literal["refuse", "drop", "black"]
+OrientRule = Literal["refuse", "apply"]
+
+_KIND_OF_SUFFIX = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
+    ".webp": "WEBP",
+}  # fmt: skip
+SUFFIXES = frozenset(_KIND_OF_SUFFIX)
+# Spares a pass over the common image; IMREAD_UNCHANGED means BGR, any depth and no turn as well.
+_RGB_AT_ONCE = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+_SRGB_NAMES = (b"sRGB", "sRGB".encode("utf-16-be"))  # as ICC v2 and v4 write the name
+
+_noted: set[str] = set()
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    channels: int | None = None,
+    alpha: AlphaRule = "refuse",
+    orient: OrientRule = "refuse",
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """The image in a PNG, JPEG, BMP, TIFF or WebP file: uint8 or uint16, (H, W, 3) RGB or (H, W).
+
+    channels: 3 replicates gray, 1 refuses RGB, None takes the file as it is. alpha: what becomes
+    of real transparency (an opaque alpha channel is always dropped): a refusal, the colours alone,
+    or the colours over black. orient: whether an EXIF turn is refused or done. max_pixels: more are
+    refused before decoding. Raises DataError.
+    """
+    where = os.fspath(path)
+    data = _load(where, max_pixels)
+    return decode(data, where, channels=channels, alpha=alpha, orient=orient, max_pixels=max_pixels)
+
+
+def decode(
+    data: bytes,
+    where: str,
+    *,
+    channels: int | None = None,
+    alpha: AlphaRule = "refuse",
+    orient: OrientRule = "refuse",
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """`read` for the bytes of a file (from LMDB, say); `where` names them in messages."""
+    assert channels in (None, 1, 3) and alpha in ("refuse", "drop", "black")
+    kind, height, width, facts = _inspect(data, where, orient, max_pixels)
+    if kind == "TIFF" and facts.orientation != 1:
+        data = without_orientation(data)
+    try:
+        flags = _RGB_AT_ONCE if facts.plain_rgb else cv2.IMREAD_UNCHANGED
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        got = "bytes that OpenCV cannot decode"
+    except cv2.error as error:
+        image, got = None, f"OpenCV: {error.err}"
+    if image is None or image.shape[:2] != (height, width):
+        fix = "copy or download the file again, or convert it to PNG with another program"
+        raise flaw("IMG04", where, got, f"a {kind} of {width}x{height} pixels", fix)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise _no_range(image, where)
+    if not facts.plain_rgb:
+        image = _flatten(image, facts, kind, alpha, where)
+    if facts.orientation != 1:
+        image = _upright(image, facts.orientation)
+    if channels == 1 and image.ndim == 3:
+        raise flaw("IMG05", where, "an RGB image", "a gray one", "convert it, or set channels to 3")
+    return as_rgb(image) if channels == 3 else image
+
+
+def check(
+    path: str | os.PathLike[str], *, orient: OrientRule = "refuse", max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:
+    """All that `read` checks before it decodes; the upright (height, width). Raises DataError."""
+    where = os.fspath(path)
+    _, height, width, facts = _inspect(_load(where, max_pixels), where, orient, max_pixels)
+    return (width, height) if facts.orientation > 4 else (height, width)
+
+
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) as stored, from the header alone: no check of the rest. Raises DataError."""
+    where = os.fspath(path)
+    size, head = _file_size(where), _bytes(where, HEAD)
+    kind = kind_of(head, where)
+    try:
+        return size_of(kind, head, where)
+    except DataError:  # a TIFF may have its header at the end, a JPEG large metadata before it
+        if size <= HEAD:
+            raise
+    return size_of(kind, _load(where, MAX_PIXELS), where)
+
+
+def write(path: str | os.PathLike[str], image: np.ndarray) -> None:
+    """Write a uint8 or uint16 image, (H, W, 3) RGB or (H, W), in the format of the suffix.
+
+    Lossless but for JPEG (quality 95). uint16 goes to PNG and TIFF only; WebP has no gray and
+    stores RGB. The file appears whole or not at all; folders are not made. Raises DataError IMG13.
+    """
+    target = Path(path)
+    encoded = encode(image, target.suffix, str(target))
+    # The name is short and of its own, as the target's may already be as long as names can be.
+    temporary = target.parent / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
+    try:
+        try:
+            with open(temporary, "xb") as file:
+                file.write(encoded)
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except (OSError, ValueError) as error:
+        fix = None if target.parent.is_dir() else "make the folder first"
+        raise flaw("IMG13", str(target), str(error), "a folder to write in", fix) from None
+
+
+def encode(image: np.ndarray, suffix: str, where: str) -> bytes:
+    """The bytes that `write` puts into a file of this suffix; `where` names it in messages."""
+    kind = _KIND_OF_SUFFIX.get(suffix.lower())
+    if kind is None:
+        raise flaw("IMG13", where, f"suffix {suffix!r}", f"one of {' '.join(sorted(SUFFIXES))}")
+    bits = ("uint8", "uint16") if kind in ("PNG", "TIFF") else ("uint8",)
+    if image.dtype.name not in bits:
+        raise flaw("IMG13", where, f"{image.dtype} values", f"{' or '.join(bits)} for {kind}")
+    if image.size == 0 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3):
+        raise flaw("IMG13", where, f"shape {image.shape}", "(H, W, 3) RGB or (H, W)")
+    image = np.ascontiguousarray(image)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    try:
+        done, encoded = cv2.imencode(suffix.lower(), bgr)
+    except cv2.error:
+        done, encoded = False, np.empty(0, np.uint8)
+    if not done:
+        got = f"{image.shape[1]}x{image.shape[0]} pixels"
+        raise flaw("IMG13", where, got, f"a size that {kind} can hold")
+    return encoded.tobytes()
+
+
+def list_images(folder: str | os.PathLike[str], *, recursive: bool = False) -> list[Path]:
+    """The files of a folder whose suffix is in SUFFIXES (letter case aside), sorted by their
+    relative POSIX path. Hidden files and folders are skipped; links to folders are not followed.
+
+    Raises DataError DAT02 (no such folder), DAT03 (no image in it), DAT04 (not readable).
+    """
+    root, where = Path(folder), str(folder)
+    try:
+        found = sorted(_walk(where, "", recursive))
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise flaw("DAT02", where, str(error), "a folder of images") from None
+    except OSError as error:
+        raise flaw("DAT04", where, str(error), "a folder that this user may read") from None
+    if not found:
+        raise flaw("DAT03", where, "none", f"files in one of {' '.join(sorted(SUFFIXES))}")
+    return [root / name for name in found]
+
+
+def quantise(image: np.ndarray, bits: int = 8) -> np.ndarray:
+    """Floats of any shape -> the nearest of the 2**bits levels of [0, 1], uint8 or uint16.
+
+    Values outside [0, 1] are clamped; halves go to the even level, as in BasicSR. Raises
+    DataError IMG12 for a NaN.
+    """
+    assert bits in (8, 16) and image.dtype.kind == "f"
+    wide = image.astype(np.float32) if image.dtype.itemsize < 4 else image
+    scaled = np.clip(wide, 0.0, 1.0, out=np.empty_like(wide))
+    if np.isnan(scaled).any():
+        got, fix = f"NaN among {scaled.size} values", "look for the step that made the NaN"
+        raise flaw("IMG12", "quantise", got, "numbers", fix)
+    scaled *= 2**bits - 1
+    return np.rint(scaled, out=scaled).astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def to_float(image: np.ndarray) -> np.ndarray:
+    """uint8 or uint16, (H, W, 3) or (H, W) -> float32 in [0, 1], (3, H, W) or (1, H, W)."""
+    assert image.dtype in (np.uint8, np.uint16)
+    planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+    floats = planes.astype(np.float32, order="C")
+    floats /= np.iinfo(image.dtype).max
+    return floats
+
+
+def luma(image: np.ndarray) -> np.ndarray:
+    """BT.601 studio-range Y, float64 (H, W) in [16, 235], of uint8 or uint16 RGB (H, W, 3).
+
+    uint16 is taken to 0..255 first. This is MATLAB's rgb2ycbcr before its rounding.
+    """
+    assert image.dtype in (np.uint8, np.uint16) and image.ndim == 3
+    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+    weighed = 65.481 * red + 128.553 * green + 24.966 * blue
+    return weighed / float(np.iinfo(image.dtype).max) + 16.0
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """Gray (H, W) replicated to (H, W, 3); RGB as it is."""
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image
+
+
+def _file_size(where: str) -> int:
+    try:
+        status = os.stat(where)
+    except FileNotFoundError:
+        raise flaw("IMG00", where, "no such file", "an image file", "correct the path") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise flaw("IMG00", where, str(error), "a readable file") from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise flaw("IMG00", where, kind, "an image file")
+    if status.st_size == 0:
+        raise flaw("IMG01", where, "0 bytes", "an image file")
+    return status.st_size
+
+
+def _bytes(where: str, count: int) -> bytes:
+    """The first `count` bytes of the file."""
+    try:
+        with open(where, "rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise flaw("IMG00", where, str(error), "a readable file") from None
+
+
+def _load(where: str, max_pixels: int) -> bytes:
+    """The whole file. No image of `max_pixels` needs more than 8 bytes a pixel and metadata."""
+    size, limit = _file_size(where), 8 * max_pixels + (64 << 20)
+    if size > limit:
+        raise flaw("IMG09", where, f"a file of {size} bytes", f"at most {limit} bytes")
+    return _bytes(where, size)
+
+
+def _inspect(
+    data: bytes, where: str, orient: OrientRule, max_pixels: int
+) -> tuple[str, int, int, Facts]:
+    """(kind, height, width, facts) of a file that may be decoded. Raises DataError."""
+    assert orient in ("refuse", "apply")
+    if not data:
+        raise flaw("IMG01", where, "0 bytes", "an image file")
+    kind = kind_of(data, where)
+    height, width = size_of(kind, data, where)
+    limit = min(max_pixels, DECODER_MAX_PIXELS)
+    if height * width > limit:
+        got = f"{width}x{height} = {height * width / 1e6:.1f} Mpx"
+        raise flaw("IMG09", where, got, f"at most {limit / 1e6:.1f} Mpx (max_pixels)")
+    facts = facts_of(kind, data, where)
+    if orient == "refuse" and facts.orientation != 1:
+        raise flaw("IMG08", where, f"EXIF orientation {facts.orientation}", "1 (upright)")
+    named = _KIND_OF_SUFFIX.get(os.path.splitext(where)[1].lower(), kind)
+    if named != kind:
+        _note(where, f"{where} is a {kind} file by its content; read as such")
+    if facts.profile and not any(name in facts.profile for name in _SRGB_NAMES):
+        _note("profile", f"{where} has a colour profile that is not sRGB; profiles are not applied")
+    return kind, height, width, facts
+
+
+def _note(topic: str, text: str) -> None:
+    """A warning in the log, once a topic and process."""
+    if topic not in _noted:
+        _noted.add(topic)
+        logging.getLogger("restore").warning("%s", printable(text))
+
+
+def _no_range(image: np.ndarray, where: str) -> DataError:
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        count = int((~np.isfinite(image)).sum())
+        return flaw("IMG12", where, f"{count} NaN or infinite values", "finite values")
+    got = f"{image.dtype} values, which have no declared range"
+    return flaw("IMG05", where, got, "8 or 16-bit unsigned values", "scale it to a 16-bit PNG")
+
+
+def _flatten(
+    image: np.ndarray, facts: Facts, kind: str, alpha: AlphaRule, where: str
+) -> np.ndarray:
+    """The decoder's gray, BGR or BGRA as gray or RGB, real transparency treated as `alpha` says."""
+    opaque = int(np.iinfo(image.dtype).max)
+    if image.ndim == 3 and image.shape[2] == 3:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if image.ndim == 3:
+        cover = image[..., 3]
+        colour = image[..., 0] if facts.gray_alpha else cv2.cvtColor(image, cv2.COLOR_BGRA2RGB)
+    elif facts.gray_key is not None:
+        cover, colour = np.where(image == facts.gray_key, 0, opaque), image
+    else:
+        return image
+    if int(cover.min()) == opaque or alpha == "drop" and kind != "TIFF":
+        return np.ascontiguousarray(colour)
+    if kind == "TIFF":  # OpenCV may have multiplied its colours by alpha, or not
+        raise flaw("IMG06", where, "a TIFF with alpha below 100 %", "no alpha", "save it as PNG")
+    if alpha == "refuse":
+        raise flaw("IMG06", where, f"alpha down to {cover.min()} of {opaque}", "an opaque image")
+    cover = cover if colour.ndim == 2 else cover[..., None]
+    over = (colour.astype(np.uint32) * cover.astype(np.uint32) + opaque // 2) // opaque
+    return over.astype(image.dtype)
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo an EXIF orientation 2..8: what was stored sideways or mirrored stands as it was seen."""
+    if orientation > 4:
+        image = image.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def _walk(folder: str, prefix: str, recursive: bool) -> Iterator[str]:
+    """The image files under `folder`, as POSIX paths relative to where the walk began."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                if recursive and not entry.is_symlink():
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/", True)
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                yield prefix + entry.name

@@ -1,0 +1,360 @@
+"""Floor 3. YAML files and command-line overrides -> typed sections that remember where they stood.
+
+The YAML accepted is 1.2's core: `2e-4` is a number, `no` is text, a key stands once, tags build
+nothing. Limits keep a hostile file from costing time or memory (reliability: rows 1 to 10).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any, TypeVar
+
+import yaml
+
+from restore.errors import OptionError, Problem
+from restore.section import Path, Section, parse
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_ALIASES = 100
+
+S = TypeVar("S", bound=Section)
+
+
+@dataclass
+class Document:
+    """Plain values of one option file, and the place of each of them."""
+
+    name: str
+    values: dict[str, Any]
+    places: dict[Path, str] = field(default_factory=dict)
+
+    def where(self, path: Path) -> str:
+        """`file:line key.path`; for a key that is missing, the line of its nearest parent."""
+        dotted = ".".join(map(str, path))
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.places:
+                return f"{self.places[path[:length]]} {dotted}".strip()
+        return f"{self.name} {dotted}".strip()
+
+
+def read_options(
+    tree: type[S], path: str | os.PathLike[str], overrides: Sequence[str] = ()
+) -> tuple[S, Document]:
+    """The option file at `path`, with `key.path=value` overrides, as a `tree`.
+
+    Raises OptionError with all problems of the file at once.
+    """
+    document = read_document(path)
+    for assignment in overrides:
+        _override(document, assignment)
+    return parse(tree, document.values, document.where), document
+
+
+def read_document(path: str | os.PathLike[str]) -> Document:
+    """The plain values of a YAML file. Raises OptionError (OPT01 to OPT10)."""
+    file, name = FilePath(path), os.fspath(path)
+    if not file.exists():
+        raise OptionError.of(
+            "OPT01",
+            "option file not found",
+            name,
+            "no such file",
+            "a YAML file",
+            "check the path after -opt",
+        )
+    if file.is_dir():
+        raise OptionError.of(
+            "OPT02",
+            "the option file is a directory",
+            name,
+            "a directory",
+            "a YAML file",
+            "name a file inside it",
+        )
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise OptionError.of(
+            "OPT01",
+            "option file cannot be read",
+            name,
+            str(error.strerror),
+            "a readable file",
+            "check its permissions",
+        ) from None
+    if len(raw) > MAX_BYTES:
+        raise OptionError.of(
+            "OPT06",
+            "option file too large",
+            name,
+            f"{len(raw)} bytes",
+            f"at most {MAX_BYTES} bytes",
+            "is this really an option file?",
+        )
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise OptionError.of(
+            "OPT05",
+            "option file is not UTF-8",
+            name,
+            f"byte {error.start} = 0x{raw[error.start]:02x}",
+            "UTF-8 text",
+            "save it as UTF-8",
+        ) from None
+    document = Document(name, {})
+    value = _Reader(name, document.places).read(text)
+    if value is None:
+        raise OptionError.of(
+            "OPT03",
+            "option file is empty",
+            name,
+            "no content",
+            "options",
+            "see the files in options/",
+        )
+    if not isinstance(value, dict):
+        raise OptionError.of(
+            "OPT17",
+            "an option file is a mapping",
+            name,
+            type(value).__name__,
+            "'key: value' lines",
+            "see the files in options/",
+        )
+    document.values.update(value)
+    return document
+
+
+def _override(document: Document, assignment: str) -> None:
+    """Apply `a.b=value` (ours) or `a:b=value` (BasicSR's --force_yml) to the document."""
+    dotted, equals, text = assignment.partition("=")
+    keys = tuple(re.split(r"[.:]", dotted))
+    place = f"--set {assignment}"
+    if not equals or not all(keys):
+        raise OptionError.of(
+            "OPT32",
+            "an override needs a key path and a value",
+            place,
+            assignment,
+            "key.path=value",
+            "for example --set train.total_iter=100",
+        )
+    value = scalar(text, place)
+    at: Any = document.values
+    for depth, key in enumerate(keys[:-1], start=1):
+        if at.get(key) is None:
+            at[key] = {}
+            document.places[keys[:depth]] = place
+        at = at[key]
+        if not isinstance(at, dict):
+            raise OptionError.of(
+                "OPT32",
+                "an override goes through a value that is no mapping",
+                place,
+                ".".join(keys[:depth]),
+                "a mapping there",
+                "shorten the path",
+            )
+    at[keys[-1]] = value
+    for path in [p for p in document.places if p[: len(keys)] == keys]:
+        del document.places[path]
+    document.places[keys] = place
+
+
+def scalar(text: str, place: str) -> Any:
+    """The value of one YAML text from a command line; `place` names it in errors."""
+    return _Reader(place, {}).read(text)
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """Plain values as YAML text that `read_document` reads back to the same values."""
+    return yaml.dump(_listed(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _listed(item) for key, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes text which our reader would take for a number or a boolean."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the scalars of YAML 1.2's core schema."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}
+
+
+_SCALARS = (
+    ("null", r"~|null|Null|NULL|", "~nN"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+)
+_TAG = "tag:yaml.org,2002:"
+for _name, _pattern, _first in _SCALARS:
+    _compiled = re.compile(f"^(?:{_pattern})$")
+    _firsts = [*_first, ""] if _name == "null" else list(_first)
+    _Loader.add_implicit_resolver(_TAG + _name, _compiled, _firsts)
+    _Dumper.add_implicit_resolver(_TAG + _name, _compiled, _firsts)
+
+
+class _Reader:
+    """One YAML text -> plain values; fills `places` with `name:line` of each of them."""
+
+    def __init__(self, name: str, places: dict[Path, str]) -> None:
+        self.name, self.places = name, places
+        self.seen: set[int] = set()
+        self.aliases = 0
+
+    def read(self, text: str) -> Any:
+        try:
+            self._check_depth(text)
+            node = yaml.compose(text, Loader=_Loader)
+        except yaml.reader.ReaderError as error:
+            raise OptionError.of(
+                "OPT04",
+                "a character that YAML does not allow",
+                self.name,
+                f"character 0x{error.character:02x} at {error.position}",
+                "printable text",
+                "remove it",
+            ) from None
+        except yaml.MarkedYAMLError as error:
+            raise self._syntax(text, error) from None
+        return None if node is None else self._value(node, ())
+
+    def _check_depth(self, text: str) -> None:
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > MAX_DEPTH:
+                    raise OptionError.of(
+                        "OPT09",
+                        "options are nested too deeply",
+                        self._line(event),
+                        f"depth > {MAX_DEPTH}",
+                        f"depth ≤ {MAX_DEPTH}",
+                        "flatten the file",
+                    )
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+
+    def _syntax(self, text: str, error: yaml.MarkedYAMLError) -> OptionError:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        lines = text.splitlines() or [""]
+        shown = lines[min(line, len(lines)) - 1].strip()
+        return OptionError.of(
+            "OPT04",
+            f"YAML syntax: {error.problem or error.context}",
+            f"{self.name}:{line}:{column}",
+            repr(shown),
+            "valid YAML",
+            "check indentation, colons and quotes on that line",
+        )
+
+    def _value(self, node: yaml.Node, path: Path) -> Any:
+        self.places[path] = self._line(node)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if id(node) in self.seen:
+            self.aliases += 1
+            if self.aliases > MAX_ALIASES:
+                raise OptionError.of(
+                    "OPT08",
+                    "too many aliases",
+                    self._line(node),
+                    f"more than {MAX_ALIASES} expansions",
+                    f"at most {MAX_ALIASES}",
+                    "write the values out",
+                )
+        self.seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            return tuple(self._value(item, (*path, i)) for i, item in enumerate(node.value))
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            return self._mapping(node, path)
+        raise self._tag(node)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        first: dict[str, str] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise OptionError.of(
+                    "OPT17",
+                    "a key must be text",
+                    self._line(key_node),
+                    "a collection",
+                    "text",
+                    "write a plain key",
+                )
+            key = str(key_node.value)
+            if key in values:
+                raise OptionError.of(
+                    "OPT10",
+                    f"key '{key}' stands twice",
+                    self._line(key_node),
+                    f"also at {first[key]}",
+                    "each key once",
+                    "remove one",
+                )
+            first[key] = self._line(key_node)
+            values[key] = self._value(value_node, (*path, key))
+            self.places[(*path, key)] = first[key]
+        return values
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        text, kind = node.value, node.tag.removeprefix(_TAG)
+        try:
+            if kind == "null":
+                return None
+            if kind == "bool":
+                return {"true": True, "false": False}[text.lower()]
+            if kind == "int":
+                return int(text, {"0x": 16, "0o": 8}.get(text[:2].lower(), 10))
+            if kind == "float":
+                return float(re.sub(r"\.(inf|nan)$", r"\1", text, flags=re.IGNORECASE))
+        except (ValueError, KeyError):
+            raise OptionError.of(
+                "OPT17",
+                f"not a value of !!{kind}",
+                self._line(node),
+                repr(text),
+                f"a {kind}",
+                "change it",
+            ) from None
+        if kind == "str":
+            return text
+        raise self._tag(node)
+
+    def _tag(self, node: yaml.Node) -> OptionError:
+        return OptionError.of(
+            "OPT07",
+            "tag not allowed",
+            self._line(node),
+            node.tag.replace(_TAG, "!!"),
+            "plain values",
+            "remove the tag; option files build no objects",
+        )
+
+    def _line(self, at: yaml.Node | yaml.Event) -> str:
+        return self.name if self.name.startswith("--") else f"{self.name}:{at.start_mark.line + 1}"
+
+
+def problem_lines(problems: Iterable[Problem]) -> str:
+    """The problems, one a line."""
+    return "\n".join(map(str, problems))

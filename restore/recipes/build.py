@@ -1,0 +1,251 @@
+"""Floor 6. Option trees -> built objects; the only room that sees every table."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from restore.archs.build import build_network, fuse
+from restore.archs.table import architecture_of
+from restore.archs.weights import describe, load_weights, state_sha256
+from restore.data.augment import CropFlip
+from restore.data.loader import Loader
+from restore.data.sources import Source, check_source, open_source
+from restore.errors import WeightsError
+from restore.evaluation.evaluator import Evaluator
+from restore.evaluation.predictor import Predictor
+from restore.losses.pixel import Loss
+from restore.recipes.experiment import Experiment
+from restore.recipes.trees import PathOptions, ScoringOptions, TestTree, TrainTree
+from restore.reports.sinks import JsonlSink, Sinks, TensorBoardSink, WandbSink, log_to_file
+from restore.section import Section
+from restore.training import checkpoint
+from restore.training.checkpoint import Checkpoints
+from restore.training.schedule import schedule_of
+from restore.training.state import TrainState, build_optimiser
+from restore.training.trainer import Clock, Trainer
+from restore.world import World
+
+log = logging.getLogger("restore")
+
+
+def channels_of(network: Section) -> int:
+    """Channels of the images that a network takes."""
+    return int(getattr(network, "num_in_ch", 3))
+
+
+def open_sets(sets: dict[str, Section], scale: int, channels: int) -> list[tuple[str, Source]]:
+    """(name, source) of evaluation sets, looked at before anything is written. Raises DataError."""
+    opened = []
+    for key, options in sets.items():
+        source = open_source(options, scale, channels=channels, training=False)
+        check_source(source)
+        opened.append((getattr(options, "name", "") or key, source))
+    return opened
+
+
+def evaluators_of(
+    sets: list[tuple[str, Source]], scoring: ScoringOptions, scale: int, world: World
+) -> list[Evaluator]:
+    """One evaluator per set, all under the same rule."""
+    rule, border = scoring.rule(scale)
+    return [Evaluator(name, source, rule, border, scale, world) for name, source in sets]
+
+
+def predictor_of(network: nn.Module, options: Section, device: torch.device) -> Predictor:
+    """A predictor over the network's deploy form."""
+    architecture = architecture_of(getattr(options, "type"))  # noqa: B009
+    return Predictor(fuse(network), architecture.scale(options), architecture.size, device)
+
+
+def weights_file(path: str, key: str | None) -> Path:
+    """The weights file that `path` means: itself, or the newest of one of our run folders.
+
+    `key` chooses between `params` (model) and `params_ema` (ema, the default where there is one).
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return folder
+    if not (folder / "MANIFEST.json").exists():
+        runs = folder if folder.name == "checkpoints" else folder / "checkpoints"
+        latest = runs / "latest.json"
+        if not latest.exists():
+            raise WeightsError.of(
+                "WGT05",
+                "no checkpoint in this folder",
+                path,
+                "no checkpoints/latest.json",
+                "the folder of a run that has saved",
+                "train first, or name a file",
+            )
+        folder = runs / f"step_{json.loads(latest.read_text())['step']:08d}"
+    averaged = folder / "ema.safetensors"
+    return averaged if averaged.exists() and key != "params" else folder / "model.safetensors"
+
+
+def load_pretrained(network: nn.Module, path: PathOptions) -> None:
+    """Load `path.pretrain_network_g` where it is given. Raises WeightsError."""
+    if path.pretrain_network_g is None:
+        return
+    file = weights_file(path.pretrain_network_g, path.param_key_g)
+    ours = file.suffix == ".safetensors"
+    report = load_weights(network, file, path.strict_load_g, key=None if ours else path.param_key_g)
+    log.info("weights: %s (%d tensors)", file, report.loaded)
+    for what in ("missing", "unexpected", "mismatched"):
+        keys = getattr(report, what)
+        if keys:
+            log.warning("weights: %d %s: %s", len(keys), what, ", ".join(keys[:10]))
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """A training run ready to go, and what to close after it."""
+
+    trainer: Trainer
+    sinks: Sinks
+    experiment: Experiment
+
+
+def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: bool) -> TrainRun:
+    """Everything a training run needs; nothing is written before all of it has been checked."""
+    experiment = Experiment(tree.path.experiments_root, tree.name)
+    resume = resume or tree.path.resume_state is not None
+    if world.first:
+        experiment.refuse_existing(resume=resume, overwrite=overwrite)
+    channels = channels_of(tree.network_g)
+    train: Any = tree.datasets.train
+    source = open_source(train, tree.scale, channels=channels, training=True)
+    check_source(source)
+    validation = open_sets(tree.datasets.evaluated(), tree.scale, channels)
+    torch.manual_seed(tree.manual_seed)
+    network = build_network(tree.network_g)
+    load_pretrained(network, tree.path)
+    state = _state(tree, network.to(world.device), world)
+    about = describe(tree.network_g, tree.scale)
+    checkpoints = Checkpoints(experiment.checkpoints, tree.logger.keep_checkpoints, about)
+    if resume and not overwrite:
+        _resume(tree, state, checkpoints)
+    world.barrier()
+    if world.first:
+        experiment.create(tree, overwrite=overwrite)
+        checkpoints.clear_leftovers()
+        log_to_file(experiment.folder / "train.log")
+    loader = Loader(
+        source,
+        CropFlip(train.gt_size, train.use_hflip, train.use_rot),
+        batch=train.batch_size_per_gpu,
+        seed=tree.manual_seed,
+        rank=world.rank,
+        ranks=world.size,
+        threads=train.num_worker_per_gpu,
+    )
+    sinks = _sinks(tree, experiment, state.step) if world.first else Sinks([])
+    trainer = Trainer(
+        state,
+        loader,
+        Loss({"pixel": tree.train.pixel_opt}),
+        evaluators_of(validation, tree.val, tree.scale, world),
+        lambda evaluated: predictor_of(evaluated, tree.network_g, world.device),
+        checkpoints,
+        sinks,
+        Clock(
+            tree.train.total_iter,
+            tree.logger.print_freq,
+            tree.logger.save_checkpoint_freq,
+            tree.val.val_freq if validation else None,
+        ),
+        world,
+        pictures=experiment.folder / "visualization" if tree.val.save_img else None,
+    )
+    log.info(
+        "%s: %s images, batch %d × %d rank(s), patch %d, %s, on %s",
+        tree.name,
+        len(source),
+        train.batch_size_per_gpu,
+        world.size,
+        train.gt_size,
+        getattr(tree.network_g, "type", ""),
+        world.device,
+    )
+    return TrainRun(trainer, sinks, experiment)
+
+
+def _state(tree: TrainTree, network: nn.Module, world: World) -> TrainState:
+    return TrainState(
+        network,
+        build_optimiser(tree.train.optim_g, network),
+        schedule_of(tree.train),
+        ema_decay=tree.train.ema_decay,
+        grad_clip=tree.train.grad_clip,
+        seed=tree.manual_seed,
+        world=world,
+    )
+
+
+def _resume(tree: TrainTree, state: TrainState, checkpoints: Checkpoints) -> None:
+    """Continue from `path.resume_state`, or from the newest whole checkpoint of the run."""
+    if tree.path.resume_state is not None:
+        saved = checkpoint.load(Path(tree.path.resume_state))
+    else:
+        saved = checkpoints.load_newest()
+    if saved is None:
+        log.info("nothing to resume: starting at step 0")
+        return
+    state.restore(saved.tensors, saved.numbers)
+    log.info("resumed from %s", saved.folder)
+
+
+def _sinks(tree: TrainTree, experiment: Experiment, step: int) -> Sinks:
+    chosen: list[Any] = [JsonlSink(experiment.folder / "log.jsonl", step)]
+    if tree.logger.use_tb_logger:
+        chosen.append(TensorBoardSink(experiment.folder / "tb_logger", step))
+    wandb = tree.logger.wandb
+    if wandb.project is not None:
+        chosen.append(WandbSink(wandb.project, tree.name, wandb.resume_id))
+    return Sinks(chosen)
+
+
+@dataclass(frozen=True)
+class TestRun:
+    """A benchmark run ready to go."""
+
+    __test__ = False
+    network: nn.Module
+    predictor: Predictor
+    evaluators: list[Evaluator]
+    experiment: Experiment
+    weights_sha256: str
+    parameters: int
+
+
+def build_test(tree: TestTree, world: World) -> TestRun:
+    """Everything a test run needs; nothing is written."""
+    experiment = Experiment(tree.path.experiments_root, tree.name)
+    sets = open_sets(tree.datasets.evaluated(), tree.scale, channels_of(tree.network_g))
+    torch.manual_seed(tree.manual_seed)
+    network = build_network(tree.network_g)
+    if tree.path.pretrain_network_g is None:
+        raise WeightsError.of(
+            "WGT12",
+            "no weights to test",
+            "path.pretrain_network_g",
+            "nothing",
+            "a weights file or the folder of a run",
+            "set path.pretrain_network_g",
+        )
+    load_pretrained(network, tree.path)
+    deployed = fuse(network)
+    return TestRun(
+        network,
+        predictor_of(network, tree.network_g, world.device),
+        evaluators_of(sets, tree.val, tree.scale, world),
+        experiment,
+        state_sha256(network.state_dict()),
+        sum(p.numel() for p in deployed.parameters()),
+    )

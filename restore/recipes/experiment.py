@@ -1,0 +1,56 @@
+"""Floor 6. The folder of a run: `experiments/<name>/`, never entered half-way, never left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from restore.errors import OptionError
+from restore.options import dump
+from restore.reports.provenance import commit, versions
+from restore.reports.records import replace_text
+from restore.section import Section
+
+
+class Experiment:
+    """`root/name`, with the files that say what was run."""
+
+    def __init__(self, root: str, name: str) -> None:
+        self.folder = Path(root) / name
+        resolved, allowed = self.folder.resolve(), Path(root).resolve()
+        if resolved.parent != allowed:
+            raise OptionError.of(
+                "OPT21",
+                "the experiment's folder lies elsewhere",
+                str(self.folder),
+                str(resolved),
+                f"a folder in {allowed}",
+                "remove the link or rename the run",
+            )
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie."""
+        return self.folder / "checkpoints"
+
+    def refuse_existing(self, *, resume: bool, overwrite: bool) -> None:
+        """OptionError OPT22 when a run of this name is there and neither flag says what to do."""
+        if self.folder.exists() and any(self.folder.iterdir()) and not (resume or overwrite):
+            raise OptionError.of(
+                "OPT22",
+                "an experiment of this name exists",
+                str(self.folder),
+                "a folder that is not empty",
+                "a new name, --auto_resume or --overwrite",
+                "--auto_resume to continue it, --overwrite to delete it and start anew",
+            )
+
+    def create(self, options: Section, *, overwrite: bool) -> None:
+        """Make the folder; write `options.yml` (resolved) and `run.json` (versions, commit)."""
+        if overwrite:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        replace_text(self.folder / "options.yml", dump(options.model_dump()))
+        about = {"versions": versions(), "commit": commit()}
+        replace_text(self.folder / "run.json", json.dumps(about, indent=2) + "\n")

@@ -1,0 +1,216 @@
+"""Floor 5. What an option file can say about training (no torch here)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from restore.catalog import Catalog
+from restore.losses.options import LOSS
+from restore.section import Count, NotNegative, OneOf, Section, mistake, no_effect
+
+Rate = Annotated[float, Field(gt=0)]
+Betas = tuple[float, float]
+
+
+class Optimiser(Section):
+    """A `torch.optim` optimiser; a key left out takes torch's default."""
+
+    lr: Rate
+    weight_decay: NotNegative | None = None
+
+
+class Adam(Optimiser):
+    type: Literal["Adam"] = "Adam"
+    betas: Betas | None = None
+    eps: Rate | None = None
+    amsgrad: bool | None = None
+
+
+class AdamW(Optimiser):
+    type: Literal["AdamW"] = "AdamW"
+    betas: Betas | None = None
+    eps: Rate | None = None
+    amsgrad: bool | None = None
+
+
+class NAdam(Optimiser):
+    type: Literal["NAdam"] = "NAdam"
+    betas: Betas | None = None
+    eps: Rate | None = None
+    momentum_decay: float | None = None
+
+
+class RAdam(Optimiser):
+    type: Literal["RAdam"] = "RAdam"
+    betas: Betas | None = None
+    eps: Rate | None = None
+
+
+class Adamax(Optimiser):
+    type: Literal["Adamax"] = "Adamax"
+    betas: Betas | None = None
+    eps: Rate | None = None
+
+
+class SGD(Optimiser):
+    type: Literal["SGD"] = "SGD"
+    momentum: NotNegative | None = None
+    dampening: NotNegative | None = None
+    nesterov: bool | None = None
+
+
+class ASGD(Optimiser):
+    type: Literal["ASGD"] = "ASGD"
+    lambd: float | None = None
+    alpha: float | None = None
+    t0: float | None = None
+
+
+class RMSprop(Optimiser):
+    type: Literal["RMSprop"] = "RMSprop"
+    alpha: float | None = None
+    eps: Rate | None = None
+    momentum: NotNegative | None = None
+    centered: bool | None = None
+
+
+class Adagrad(Optimiser):
+    type: Literal["Adagrad"] = "Adagrad"
+    lr_decay: float | None = None
+    eps: Rate | None = None
+    initial_accumulator_value: float | None = None
+
+
+class Adadelta(Optimiser):
+    type: Literal["Adadelta"] = "Adadelta"
+    rho: float | None = None
+    eps: Rate | None = None
+
+
+class Rprop(Section):
+    type: Literal["Rprop"] = "Rprop"
+    lr: Rate
+    etas: tuple[float, float] | None = None
+    step_sizes: tuple[float, float] | None = None
+
+
+_OPTIMISERS = (
+    Adam,
+    AdamW,
+    NAdam,
+    RAdam,
+    Adamax,
+    SGD,
+    ASGD,
+    RMSprop,
+    Adagrad,
+    Adadelta,
+    Rprop,
+)
+OPTIMISERS: Catalog[type[Section]] = Catalog("optimiser", {o.__name__: o for o in _OPTIMISERS})
+OPTIMISER = OneOf(OPTIMISERS, lambda section: section)
+
+
+class MultiStepLR(Section):
+    """The rate times `gamma` at each milestone."""
+
+    type: Literal["MultiStepLR"] = "MultiStepLR"
+    milestones: tuple[Count, ...]
+    gamma: Rate = 0.1
+
+
+class _Cosine(Section):
+    periods: Annotated[tuple[Count, ...], Field(min_length=1)]
+    restart_weights: tuple[Rate, ...] = (1.0,)
+
+    def lengths(self) -> dict[str, int]:
+        """The lists that need one entry per period, and how many they have."""
+        return {"restart_weights": len(self.restart_weights)}
+
+
+class CosineAnnealingRestartLR(_Cosine):
+    """Cosine from weight × rate to `eta_min` in each period."""
+
+    type: Literal["CosineAnnealingRestartLR"] = "CosineAnnealingRestartLR"
+    eta_min: NotNegative = 0.0
+
+
+class CosineAnnealingRestartCyclicLR(_Cosine):
+    """Cosine from weight × rate to the period's own `eta_mins` entry."""
+
+    type: Literal["CosineAnnealingRestartCyclicLR"] = "CosineAnnealingRestartCyclicLR"
+    eta_mins: tuple[NotNegative, ...]
+
+    def lengths(self) -> dict[str, int]:
+        return super().lengths() | {"eta_mins": len(self.eta_mins)}
+
+
+class MultiStepRestartLR(Section):
+    """BasicSR's name for MultiStepLR, with restarts to weight × rate."""
+
+    type: Literal["MultiStepRestartLR"] = "MultiStepRestartLR"
+    milestones: tuple[Count, ...]
+    gamma: Rate = 0.1
+    restarts: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    restart_weights: tuple[Rate, ...] = (1.0,)
+
+
+_SCHEDULES = (
+    MultiStepLR,
+    MultiStepRestartLR,
+    CosineAnnealingRestartLR,
+    CosineAnnealingRestartCyclicLR,
+)
+SCHEDULES: Catalog[type[Section]] = Catalog("scheduler", {s.__name__: s for s in _SCHEDULES})
+SCHEDULE = OneOf(SCHEDULES, lambda section: section)
+
+
+class TrainOptions(Section):
+    """BasicSR's `train`."""
+
+    total_iter: Count
+    optim_g: Annotated[Section, OPTIMISER]
+    scheduler: Annotated[Section | None, SCHEDULE] = None
+    """The rate's course; constant when absent."""
+    warmup_iter: int = -1
+    """Iterations in which the rate rises in a straight line; -1 for none."""
+    pixel_opt: Annotated[Section, LOSS]
+    ema_decay: float = 0.0
+    """Weight of the past in the averaged network that is validated and saved; 0 for none."""
+    grad_clip: Rate | None = None
+    """Largest norm of the whole gradient."""
+
+    @field_validator("ema_decay")
+    @classmethod
+    def _below_one(cls, decay: float) -> float:
+        if not 0 <= decay < 1:
+            raise mistake("OPT29", "ema_decay is out of range", "a number in [0, 1)", "try 0.999")
+        return decay
+
+
+class WandbOptions(Section):
+    """Weights & Biases; used when a project is named."""
+
+    project: str | None = None
+    resume_id: str | None = None
+
+
+class LoggerOptions(Section):
+    """BasicSR's `logger`."""
+
+    print_freq: Count = 100
+    save_checkpoint_freq: Count = 5000
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 3
+    """The newest ones kept; the best one is kept besides."""
+    use_tb_logger: bool = True
+    wandb: WandbOptions = WandbOptions()
+
+
+class DistOptions(Section):
+    """BasicSR's `dist_params`."""
+
+    backend: Literal["nccl", "gloo"] | None = None
+    port: Count = 29500
+    find_unused_parameters: bool | None = no_effect("no network here has any")

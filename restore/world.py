@@ -1,0 +1,183 @@
+"""Floor 2. The processes of a run and their devices; sole importer of torch.distributed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from restore.errors import BackendError
+
+Launcher = Literal["none", "pytorch", "slurm"]
+TIMEOUT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class World:
+    """Rank `rank` of `size` processes, `local_rank` on its machine, computing on `device`."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    device: torch.device = torch.device("cpu")
+
+    @staticmethod
+    def start(
+        launcher: Launcher = "none",
+        num_gpu: int | Literal["auto"] = "auto",
+        backend: str | None = None,
+        port: int = 29500,
+    ) -> World:
+        """Join the processes that `launcher` started, and take this one's device.
+
+        `num_gpu`: 0 computes on the CPU, `auto` on a GPU if there is one, a number needs that many.
+        Raises BackendError when the environment or the devices are not what was asked for.
+        """
+        if launcher == "slurm":
+            _slurm_environment(port)
+        if launcher == "none":
+            _refuse_lonely_torchrun()
+            return World(device=_device(num_gpu, 0, alone=True))
+        rank, size, local = (_integer(n) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        if rank >= size:
+            raise BackendError.of(
+                "DST02",
+                "rank outside the world",
+                "environment",
+                f"RANK={rank}",
+                f"0 … {size - 1}",
+                "start with torchrun",
+            )
+        device = _device(num_gpu, local, alone=False)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        chosen = backend if backend and device.type == "cuda" else None
+        chosen = chosen or ("nccl" if device.type == "cuda" else "gloo")
+        distributed.init_process_group(chosen, timeout=TIMEOUT)
+        return World(rank, size, local, device)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """`network`, on the device, with gradients averaged over all processes."""
+        if self.size == 1:
+            return network
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes; exact where each element is non-zero on one of them."""
+        if self.size == 1:
+            return values
+        moved = values.to(self.device)
+        distributed.all_reduce(moved)
+        return moved.to(values.device)
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set on any process."""
+        return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag))).item() > 0)
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def shutdown(self) -> None:
+        """Leave the group."""
+        if self.size > 1 and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def _device(num_gpu: int | Literal["auto"], local_rank: int, *, alone: bool) -> torch.device:
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if num_gpu == 0 or (num_gpu == "auto" and not there):
+        return torch.device("cpu")
+    if num_gpu != "auto" and there == 0:
+        raise BackendError.of(
+            "DEV01",
+            "a GPU was asked for and there is none",
+            "num_gpu",
+            f"{num_gpu}",
+            "0 or auto on this machine",
+            "--set num_gpu=0, or install torch with CUDA",
+        )
+    if alone and num_gpu != "auto" and num_gpu > 1:
+        raise BackendError.of(
+            "DST08",
+            "several GPUs need several processes",
+            "num_gpu",
+            f"{num_gpu}",
+            "1 without a launcher",
+            f"torchrun --nproc-per-node={num_gpu} train.py … --launcher pytorch",
+        )
+    if local_rank >= there:
+        raise BackendError.of(
+            "DEV02",
+            "more processes than GPUs on this machine",
+            "LOCAL_RANK",
+            f"{local_rank}",
+            f"below {there}",
+            f"--nproc-per-node={there}",
+        )
+    return torch.device("cuda", local_rank)
+
+
+def _integer(name: str) -> int:
+    text = os.environ.get(name)
+    if text is None or not text.isdigit():
+        raise BackendError.of(
+            "DST01",
+            f"{name} is not a number",
+            "environment",
+            repr(text),
+            "what torchrun sets",
+            "start with torchrun, or use --launcher none",
+        )
+    return int(text)
+
+
+def _refuse_lonely_torchrun() -> None:
+    """Several processes that do not know of each other would each train the whole run."""
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1"):
+        raise BackendError.of(
+            "DST07",
+            "started by torchrun without a launcher",
+            "command line",
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} and --launcher none",
+            "--launcher pytorch",
+            "add --launcher pytorch",
+        )
+
+
+def _slurm_environment(port: int) -> None:
+    """SLURM's variables under the names that torch reads."""
+    names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
+    for ours, theirs in names.items():
+        _integer(theirs)
+        os.environ[ours] = os.environ[theirs]
+    if "MASTER_ADDR" not in os.environ:
+        nodes = os.environ.get("SLURM_NODELIST", "")
+        try:
+            listed = subprocess.run(
+                ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise BackendError.of(
+                "DST04",
+                "cannot tell the first SLURM node",
+                "SLURM_NODELIST",
+                repr(nodes),
+                "scontrol to list it",
+                "export MASTER_ADDR=<first node>",
+            ) from error
+        os.environ["MASTER_ADDR"] = listed.stdout.split()[0]
+    os.environ.setdefault("MASTER_PORT", str(port))
