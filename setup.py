@@ -23,7 +23,7 @@ setup(
         "torch>=2.10",
         "numpy>=1.26",
         "scipy>=1.11",
-        "opencv-python-headless>=4.9",
+        "opencv-python-headless>=4.11",
         "pyyaml>=6.0",
         "pydantic>=2.7",
         "lmdb>=1.4",

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
 import yaml
@@ -21,6 +20,7 @@ from restore.section import Path, Section, parse
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_ALIASES = 100
+MAX_VALUES = 10_000
 
 S = TypeVar("S", bound=Section)
 
@@ -57,8 +57,11 @@ def read_options(
 
 def read_document(path: str | os.PathLike[str]) -> Document:
     """The plain values of a YAML file. Raises OptionError (OPT01 to OPT10)."""
-    file, name = FilePath(path), os.fspath(path)
-    if not file.exists():
+    name = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except (FileNotFoundError, ValueError):  # ValueError: a null character in the name
         raise OptionError.of(
             "OPT01",
             "option file not found",
@@ -66,8 +69,8 @@ def read_document(path: str | os.PathLike[str]) -> Document:
             "no such file",
             "a YAML file",
             "check the path after -opt",
-        )
-    if file.is_dir():
+        ) from None
+    except IsADirectoryError:
         raise OptionError.of(
             "OPT02",
             "the option file is a directory",
@@ -75,9 +78,7 @@ def read_document(path: str | os.PathLike[str]) -> Document:
             "a directory",
             "a YAML file",
             "name a file inside it",
-        )
-    try:
-        raw = file.read_bytes()
+        ) from None
     except OSError as error:
         raise OptionError.of(
             "OPT01",
@@ -92,7 +93,7 @@ def read_document(path: str | os.PathLike[str]) -> Document:
             "OPT06",
             "option file too large",
             name,
-            f"{len(raw)} bytes",
+            f"more than {MAX_BYTES} bytes",
             f"at most {MAX_BYTES} bytes",
             "is this really an option file?",
         )
@@ -168,8 +169,16 @@ def _override(document: Document, assignment: str) -> None:
 
 
 def scalar(text: str, place: str) -> Any:
-    """The value of one YAML text from a command line; `place` names it in errors."""
-    return _Reader(place, {}).read(text)
+    """The value of one YAML text from a command line; `place` names it in errors.
+
+    What is no YAML is text: `filename_tmpl={}x4` needs no second layer of quotes.
+    """
+    try:
+        return _Reader(place, {}).read(text)
+    except OptionError as error:
+        if error.problems[0].code == "OPT04":
+            return text
+        raise
 
 
 def dump(values: Mapping[str, Any]) -> str:
@@ -234,22 +243,26 @@ class _Reader:
             ) from None
         except yaml.MarkedYAMLError as error:
             raise self._syntax(text, error) from None
+        except (ValueError, OverflowError) as error:  # an escape or a version beyond all bounds
+            raise OptionError.of(
+                "OPT04",
+                "a number that YAML does not allow",
+                self.name,
+                str(error),
+                "valid YAML",
+                "check escapes such as \\U0001F600 and the %YAML line",
+            ) from None
         return None if node is None else self._value(node, ())
 
     def _check_depth(self, text: str) -> None:
         depth = 0
-        for event in yaml.parse(text, Loader=_Loader):
+        for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+            if count > 3 * MAX_VALUES:  # a list of one value is three events
+                raise self._too_many(event)
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > MAX_DEPTH:
-                    raise OptionError.of(
-                        "OPT09",
-                        "options are nested too deeply",
-                        self._line(event),
-                        f"depth > {MAX_DEPTH}",
-                        f"depth ≤ {MAX_DEPTH}",
-                        "flatten the file",
-                    )
+                    raise self._too_deep(event)
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
 
@@ -261,13 +274,37 @@ class _Reader:
         return OptionError.of(
             "OPT04",
             f"YAML syntax: {error.problem or error.context}",
-            f"{self.name}:{line}:{column}",
-            repr(shown),
+            self.name if self.name.startswith("--") else f"{self.name}:{line}:{column}",
+            repr(shown if len(shown) <= 60 else shown[:57] + "…"),
             "valid YAML",
             "check indentation, colons and quotes on that line",
         )
 
+    def _too_deep(self, at: yaml.Node | yaml.Event) -> OptionError:
+        return OptionError.of(
+            "OPT09",
+            "options are nested too deeply",
+            self._line(at),
+            f"depth > {MAX_DEPTH}",
+            f"depth ≤ {MAX_DEPTH}",
+            "flatten the file",
+        )
+
+    def _too_many(self, at: yaml.Node | yaml.Event) -> OptionError:
+        return OptionError.of(
+            "OPT08",
+            "too many values",
+            self._line(at),
+            f"more than {MAX_VALUES}, aliases expanded",
+            f"at most {MAX_VALUES}",
+            "is this really an option file?",
+        )
+
     def _value(self, node: yaml.Node, path: Path) -> Any:
+        if len(path) > MAX_DEPTH:  # aliases inside aliases
+            raise self._too_deep(node)
+        if len(self.places) > MAX_VALUES:
+            raise self._too_many(node)
         self.places[path] = self._line(node)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
@@ -302,6 +339,7 @@ class _Reader:
                     "text",
                     "write a plain key",
                 )
+            self._scalar(key_node)  # refuses tags; the key itself is its text
             key = str(key_node.value)
             if key in values:
                 raise OptionError.of(

@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -29,15 +29,14 @@ S = TypeVar("S", bound="Section")
 class Section(BaseModel):
     """Base of all options: no unknown key, no silent conversion, no change after reading."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
 
     further_keys: ClassVar[str | None] = None
     """Pattern of keys accepted beyond the fields (`val_2`)."""
-
-    @classmethod
-    def further_section(cls) -> type[Section] | None:
-        """The section type of the keys that `further_keys` accepts."""
-        return None
+    further_examples: ClassVar[tuple[str, ...]] = ()
+    """Some of them, for messages."""
 
     @classmethod
     def knows(cls, key: str) -> bool:
@@ -50,12 +49,11 @@ class Section(BaseModel):
     def child(cls, key: str, value: object) -> type[Section] | None:
         """The section type that the mapping `value` under `key` must follow, if it is one."""
         if key not in cls.model_fields:
-            return cls.further_section()
+            return None
         field = cls.model_fields[key]
-        for mark in field.metadata:
-            if isinstance(mark, OneOf):
-                return mark.section(value)
-        return _section_in(field.annotation)
+        choice = next((m for m in field.metadata if isinstance(m, OneOf)), None)
+        choice = choice or _choice_in(field.annotation)
+        return choice.section(value) if choice else _section_in(field.annotation)
 
 
 def _section_in(annotation: object) -> type[Section] | None:
@@ -67,13 +65,27 @@ def _section_in(annotation: object) -> type[Section] | None:
     return None
 
 
-def mistake(code: str, what: str, expected: str, fix: str) -> PydanticCustomError:
-    """What a field validator raises so that `parse` can say it in the house's form."""
+def _choice_in(annotation: object) -> OneOf | None:
+    """The `OneOf` inside a union, as in `Annotated[Section, OneOf(…)] | None`."""
+    for part in typing.get_args(annotation):
+        if isinstance(part, OneOf):
+            return part
+        found = _choice_in(part)
+        if found:
+            return found
+    return None
+
+
+def mistake(code: str, what: str, expected: str, fix: str, at: str = "") -> PydanticCustomError:
+    """What a field validator raises so that `parse` can say it in the house's form.
+
+    `at` is the key inside the field's mapping that is wrong, when it is not the whole of it.
+    """
     # pydantic's message template is not used: `_problem` reads the context
     return PydanticCustomError(
         code,  # pyright: ignore[reportArgumentType]
         "invalid",
-        {"what": what, "expected": expected, "fix": fix},
+        {"what": what, "expected": expected, "fix": fix, "at": at},
     )
 
 
@@ -117,27 +129,32 @@ Natural = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OneOf:
     """Marks a field whose `type` names an entry of `catalog`; the entry says what else it takes.
 
     `options_of` gives an entry's Section. A dotted path `package.module:ENTRY` names an entry
-    outside the table.
+    outside the table; its Section has `type: Literal["package.module:ENTRY"]`, with that default.
     """
 
     catalog: Catalog[Any]
     options_of: Callable[[Any], type[Section]]
 
     def entry(self, name: str) -> Any:
-        """The entry called `name`, or None."""
+        """The entry called `name`, or None when nothing of that name has options."""
         if name in self.catalog:
             return self.catalog[name]
-        if ":" in name:
-            try:
-                return locate(name)
-            except (ImportError, AttributeError, ValueError):
-                return None
-        return None
+        if ":" not in name:
+            return None
+        try:
+            entry = locate(name)
+            options = self.options_of(entry)
+        except (ImportError, AttributeError, TypeError, ValueError):
+            return None
+        if not (isinstance(options, type) and issubclass(options, Section)):
+            return None
+        field = options.model_fields.get("type")
+        return entry if field is not None and field.default == name else None
 
     def section(self, value: object) -> type[Section] | None:
         """The Section that the mapping `value` must follow, by its `type`."""
@@ -162,7 +179,9 @@ class OneOf:
         if section is None:
             near = self.catalog.nearest(str(name))
             fix = f"did you mean '{near}'?" if near else "choose one of the known names"
-            raise mistake("OPT24", f"unknown {kind} '{name}'", f"one of {known}", fix)
+            if ":" in str(name):
+                fix = f"its options need the field type, with the default '{name}'"
+            raise mistake("OPT24", f"unknown {kind}", f"one of {known}", fix, at="type")
         return section.model_validate(dict(value) | {"type": section.model_fields["type"].default})
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> core_schema.CoreSchema:
@@ -178,27 +197,46 @@ def parse(section: type[S], values: Mapping[str, Any], where: Callable[[Path], s
 
     Raises OptionError with every problem found, in the order of the file.
     """
-    values, problems = _without_unknown(section, values, (), where)
+    known, found = _without_unknown(section, values, (), where)
     try:
-        parsed = section.model_validate(values)
+        parsed = section.model_validate(known)
     except ValidationError as error:
-        problems += [_problem(section, values, e, where) for e in error.errors(include_url=False)]
+        found += _refused(known, error.errors(include_url=False), where)
     else:
-        if not problems:
+        if not found:
             return parsed
-    raise OptionError(*problems)
+    found.sort(key=lambda item: _position(values, item[0]))
+    raise OptionError(*(problem for _, problem in found))
+
+
+def _position(values: Any, path: Path) -> list[int]:
+    """The place of each key of `path` among its neighbours, as far as the path exists."""
+    position: list[int] = []
+    for key in path:
+        keys = _keys(values)
+        if key not in keys:
+            break
+        position.append(keys.index(key))
+        values = values[key]
+    return position
+
+
+def _keys(value: object) -> list[Any]:
+    if isinstance(value, Mapping):
+        return list(value)
+    return list(range(len(value))) if isinstance(value, tuple | list) else []
 
 
 def _without_unknown(
     section: type[Section], values: Mapping[str, Any], path: Path, where: Callable[[Path], str]
-) -> tuple[dict[str, Any], list[Problem]]:
+) -> tuple[dict[str, Any], list[tuple[Path, Problem]]]:
     """A copy of `values` without unknown keys, and a problem for each of them."""
     kept: dict[str, Any] = {}
-    problems: list[Problem] = []
+    problems: list[tuple[Path, Problem]] = []
     for key, value in values.items():
         here = (*path, key)
         if not section.knows(key):
-            problems.append(_unknown_key(section, key, where(here)))
+            problems.append((here, _unknown_key(section, key, where(here))))
             continue
         child = section.child(key, value)
         if child is not None and isinstance(value, Mapping):
@@ -209,32 +247,55 @@ def _without_unknown(
 
 
 def _unknown_key(section: type[Section], key: str, where: str) -> Problem:
-    known = list(section.model_fields)
+    known = [*section.model_fields, *section.further_examples]
     near = nearest(key, known)
     owner = section.model_fields["type"].default if "type" in known else section.__name__
     return Problem(
         "OPT11",
         f"unknown key of {owner}",
         where,
-        repr(key),
+        _shown(key),
         "one of " + ", ".join(known),
         f"did you mean '{near}'?" if near else "remove it",
     )
 
 
-def _problem(
-    section: type[Section],
-    values: Mapping[str, Any],
-    error: ErrorDetails,
-    where: Callable[[Path], str],
-) -> Problem:
-    """One pydantic error in the house's form."""
-    loc, kind, context = error["loc"], error["type"], error.get("ctx", {})
-    got, place = repr(error["input"]), where(loc)
-    key = str(loc[-1]) if loc else section.__name__
+def _refused(
+    values: Mapping[str, Any], errors: list[ErrorDetails], where: Callable[[Path], str]
+) -> list[tuple[Path, Problem]]:
+    """pydantic's errors in the house's form; those of a union's members made one."""
+    found: dict[Path, Problem] = {}
+    for error in errors:
+        path = _place(values, error["loc"])
+        if error.get("ctx", {}).get("at"):
+            path = (*path, error.get("ctx", {})["at"])
+        problem = _problem(error, path, where(path))
+        if path in found and found[path].expected != problem.expected:
+            either = f"{found[path].expected} or {problem.expected}"
+            what = f"wrong value of {_name(path)}"
+            problem = replace(found[path], what=what, expected=either, fix="change it")
+        found[path] = problem
+    return list(found.items())
+
+
+def _place(values: Any, loc: Path) -> Path:
+    """`loc` without what pydantic adds to it: the names of a union's members, missing items."""
+    for depth, key in enumerate(loc):
+        if not _position(values, (key,)):
+            return loc[: depth + 1] if isinstance(values, Mapping) else loc[:depth]
+        values = values[key]
+    return loc
+
+
+def _problem(error: ErrorDetails, path: Path, place: str) -> Problem:
+    kind, context, value = error["type"], error.get("ctx", {}), error["input"]
+    key, got = _name(path), _shown(value)
     if kind.startswith("OPT"):
-        got = got if len(got) <= 60 else got[:57] + "…"
+        got = _shown(value[context["at"]]) if context["at"] else got
         return Problem(kind, context["what"], place, got, context["expected"], context["fix"])
+    if kind == "missing" and isinstance(error["loc"][-1], int):
+        length = f"a length ≥ {error['loc'][-1] + 1}"
+        return Problem("OPT18", f"wrong length of {key}", place, got, length, "change it")
     if kind == "missing":
         return Problem(
             "OPT12", f"required key '{key}' is missing", place, "nothing", key, f"add '{key}: …'"
@@ -245,30 +306,57 @@ def _problem(
         sign, name = _BOUNDS[kind]
         bound = f"a number {sign} {context[name]}"
         return Problem("OPT18", f"{key} is out of range", place, got, bound, "change it")
+    if kind in _LENGTHS:
+        sign, name = _LENGTHS[kind]
+        length = f"a length {sign} {context[name]}"
+        return Problem("OPT18", f"wrong length of {key}", place, got, length, "change it")
     if kind == "literal_error":
-        near = nearest(str(error["input"]), re.findall(r"'([^']*)'", context["expected"]))
-        fix = f"did you mean '{near}'?" if near else "choose one of them"
+        near = nearest(str(value), re.findall(r"'([^']*)'", context["expected"]))
+        fix = f"did you mean '{near}'?" if near else "change it"
         return Problem("OPT31", f"unknown value of {key}", place, got, context["expected"], fix)
     code, expected, fix = _TYPES.get(kind, ("OPT17", error["msg"].lower(), "change it"))
-    if kind == "bool_type" and not isinstance(error["input"], str):
+    if kind == "bool_type" and not isinstance(value, str):
         code = "OPT17"
-    if kind == "string_type" and not isinstance(error["input"], bool | int | float):
+    if kind == "string_type" and not isinstance(value, bool | int | float):
         code, fix = "OPT17", "write text"
+    if kind in ("int_type", "float_type") and isinstance(value, str) and _NUMBER.fullmatch(value):
+        fix = "write it without quotes"
     return Problem(code, f"wrong type of {key}", place, got, expected, fix)
 
 
+def _name(path: Path) -> str:
+    """What a message calls a value: its key, `betas[0]` for an item of a list."""
+    if not path:
+        return "the file"
+    return str(path[-1]) if isinstance(path[-1], str) else f"{_name(path[:-1])}[{path[-1]}]"
+
+
+def _shown(value: object) -> str:
+    """`value` as a message shows it: never a page of it."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _BOUNDS = {
     "greater_than": (">", "gt"),
     "greater_than_equal": ("≥", "ge"),
     "less_than": ("<", "lt"),
     "less_than_equal": ("≤", "le"),
 }
+_LENGTHS = {
+    "too_short": ("≥", "min_length"),
+    "too_long": ("≤", "max_length"),
+    "string_too_short": ("≥", "min_length"),
+    "string_too_long": ("≤", "max_length"),
+}
 _TYPES = {
     "bool_type": ("OPT15", "true or false", "use true or false"),
     "string_type": ("OPT16", "text", "put it in quotes"),
-    "int_type": ("OPT17", "a whole number", "write it without quotes"),
-    "int_from_float": ("OPT17", "a whole number", "write it without a fraction"),
-    "float_type": ("OPT17", "a number", "write it without quotes"),
+    "string_unicode": ("OPT17", "text in Unicode", "write no lone surrogates"),
+    "int_type": ("OPT17", "a whole number", "write a whole number"),
+    "int_from_float": ("OPT17", "a whole number", "write a whole number"),
+    "float_type": ("OPT17", "a number", "write a number"),
     "tuple_type": ("OPT17", "a list", "write [a, b, …]"),
     "model_type": ("OPT17", "a mapping", "write 'key: value' lines below it"),
 }

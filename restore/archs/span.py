@@ -132,7 +132,8 @@ class SPAN(nn.Module):
     @torch.no_grad()
     def fused(self) -> SPAN:
         """A copy in deploy form: each unit one plain 3×3 convolution, merged in float64."""
-        deployed = SPAN(self.options, _plain_unit).to(self.conv_cat.weight)
+        with torch.random.fork_rng(devices=[]):  # its first weights are thrown away
+            deployed = SPAN(self.options, _plain_unit).to(self.conv_cat.weight)
         state = {
             key: value for key, value in self.state_dict().items() if not _of_unit(key)
         } | self.fused_units()

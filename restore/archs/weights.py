@@ -99,17 +99,18 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     it stores, or that holds anything but tensors and plain containers.
     """
     file, name = Path(path), os.fspath(path)
-    if not file.is_file():
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(64)
+    except OSError as error:
         raise WeightsError.of(
             "WGT05",
             "no weights file",
             name,
-            "no such file",
+            str(error.strerror).lower().replace(" or directory", ""),
             "a .pth or .safetensors file",
             "check the path",
-        )
-    with file.open("rb") as stream:
-        head = stream.read(64)
+        ) from None
     if not head:
         raise WeightsError.of(
             "WGT05",
@@ -119,7 +120,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
             "a .pth or .safetensors file",
             "download it again",
         )
-    if head.lstrip()[:1] == b"<":
+    if head.lstrip()[:1] == b"<" and b"\0" not in head:  # safetensors: a length, zeros in it
         raise WeightsError.of(
             "WGT05",
             "not a weights file",
@@ -149,22 +150,14 @@ def _read_safetensors(file: Path) -> dict[str, Any]:
 
 def _read_pickle(file: Path) -> dict[str, Any]:
     name = str(file)
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            for entry in archive.infolist():
-                if entry.compress_type != zipfile.ZIP_STORED:
-                    raise WeightsError.of(
-                        "WGT07",
-                        "compressed entry in a weights file",
-                        name,
-                        entry.filename,
-                        "entries as torch.save stores them",
-                        "save it again with torch.save",
-                    )
     try:
+        _refuse_compressed(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever the bytes make it raise
-        blocked = re.search(r"(?:GLOBAL|global) (\S+)", str(error))
+    except WeightsError:
+        raise
+    except Exception as error:  # both readers raise whatever the bytes make them raise
+        text = str(error)
+        blocked = re.search(r"(?:GLOBAL|global) (\S+)", text)
         if blocked:
             raise WeightsError.of(
                 "WGT02",
@@ -174,11 +167,12 @@ def _read_pickle(file: Path) -> dict[str, Any]:
                 "tensors and plain containers",
                 "ask its author for a safetensors file",
             ) from None
+        reason = text.partition("WeightsUnpickler error: ")[2].lstrip() or text or "nothing said"
         raise WeightsError.of(
             "WGT04",
             "weights file is damaged or cut short",
             name,
-            f"{type(error).__name__}: {str(error).splitlines()[0][:120]}",
+            f"{type(error).__name__}: {reason.splitlines()[0][:120]}",
             "a whole file from torch.save",
             "copy or download it again",
         ) from None
@@ -192,7 +186,9 @@ def _read_pickle(file: Path) -> dict[str, Any]:
             "save network.state_dict()",
         )
     for key, tensor in _tensors(content):
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
+        size = tensor.numel() * tensor.element_size()
+        if not dense or size > tensor.untyped_storage().nbytes():
             raise WeightsError.of(
                 "WGT06",
                 "tensor larger than what is stored",
@@ -204,13 +200,34 @@ def _read_pickle(file: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def _refuse_compressed(file: Path) -> None:
+    """A few kB could inflate to all memory; torch.save never compresses."""
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise WeightsError.of(
+                    "WGT07",
+                    "compressed entry in a weights file",
+                    str(file),
+                    entry.filename,
+                    "entries as torch.save stores them",
+                    "save it again with torch.save",
+                )
+
+
 def _tensors(content: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
+    """Every tensor in nested mappings; a mapping that holds itself is looked into once."""
     found: list[tuple[str, Tensor]] = []
-    for key, value in content.items():
-        if isinstance(value, Tensor):
-            found.append((str(key), value))
-        elif isinstance(value, Mapping):
-            found += _tensors(value)
+    waiting, seen = [content], {id(content)}
+    for mapping in waiting:
+        for key, value in mapping.items():
+            if isinstance(value, Tensor):
+                found.append((str(key), value))
+            elif isinstance(value, Mapping) and id(value) not in seen:
+                waiting.append(value)
+                seen.add(id(value))
     return found
 
 
@@ -306,9 +323,10 @@ def about_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     try:
         with safetensors.safe_open(path, "pt") as file:
-            return json.loads((file.metadata() or {}).get("restore", "{}"))
+            about = json.loads((file.metadata() or {}).get("restore", "{}"))
     except (safetensors.SafetensorError, OSError, ValueError):
         return {}
+    return about if isinstance(about, dict) else {}
 
 
 def describe(options: Section, scale: int) -> dict[str, Any]:

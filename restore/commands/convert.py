@@ -71,12 +71,15 @@ def run(args: argparse.Namespace) -> int:
     key = None if file.suffix == ".safetensors" else args.key
     load_weights(network, file, key=key)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    if output.suffix == ".safetensors":
-        scale = architecture_of(getattr(options, "type")).scale(options)  # noqa: B009
-        write_safetensors(temporary, network.state_dict(), describe(options, scale))
-    else:
-        _write_pth(temporary, network, file, args.key)
-    os.replace(temporary, output)
+    try:
+        if output.suffix == ".safetensors":
+            scale = architecture_of(getattr(options, "type")).scale(options)  # noqa: B009
+            write_safetensors(temporary, network.state_dict(), describe(options, scale))
+        else:
+            _write_pth(temporary, network, file, args.key)
+        os.replace(temporary, output)
+    finally:
+        temporary.unlink(missing_ok=True)
     print(f"{output}: {len(official_state(network))} tensors of {getattr(options, 'type', '')}")
     return 0
 

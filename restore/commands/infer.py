@@ -10,10 +10,14 @@ Weights that we saved say themselves which network they are for. Results of a fo
 from __future__ import annotations
 
 import argparse
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from restore.commands.shared import add_network, image_jobs, network_options
 from restore.reports.sinks import log_to_console, progress
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,18 +41,20 @@ def run(args: argparse.Namespace) -> int:
     from restore.recipes.build import channels_of, predictor_of, weights_file
     from restore.world import World
 
-    jobs = image_jobs(args.input, args.output)
     file = weights_file(args.weights, None)
     options = network_options(args, about_weights(file))
     network = build_network(options)
     load_weights(network, file)
     num_gpu: Literal["auto"] | int = "auto" if args.num_gpu == "auto" else int(args.num_gpu)
     predictor = predictor_of(network, options, World.start(num_gpu=num_gpu).device)
-    channels = channels_of(options)
+
+    def read(path: Path) -> np.ndarray:
+        return images.read(path, channels=channels_of(options), alpha=args.alpha, orient="apply")
+
+    jobs = image_jobs(args.input, args.output, read)
     with progress(len(jobs), 0, "infer", shown=len(jobs) > 1) as bar:
         for source, target in jobs:
-            image = images.read(source, channels=channels, alpha=args.alpha, orient="apply")
-            restored = predictor.restore(image)
+            restored = predictor.restore(read(source))
             target.parent.mkdir(parents=True, exist_ok=True)
             images.write(target, restored)
             bar.update()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -45,8 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except RestoreError as error:
         if debug:
-            raise
-        print(error, file=sys.stderr)
+            traceback.print_exc()
+        else:
+            print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         if debug:

@@ -7,10 +7,20 @@ restore resize --scale 4 small.png large.png
 from __future__ import annotations
 
 import argparse
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from restore.commands.shared import image_jobs
 from restore.errors import OptionError
 from restore.reports.sinks import log_to_console, progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SMALLEST = Fraction(1, 1000)  # below it the kernel alone outgrows any image
+FIX = "use a smaller scale, or cut the image up"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,17 +50,20 @@ def run(args: argparse.Namespace) -> int:
     """Resize every input."""
     log_to_console(first_rank=True)
     from restore import images
+    from restore.image_headers import flaw
     from restore.ops.resize import exact_scale, imresize
 
     try:
         scale = exact_scale(args.scale)
+        if scale < SMALLEST:
+            raise ValueError(f"a scale below {SMALLEST}")
     except ValueError as error:
         raise OptionError.of(
             "OPT42",
             "not a scale",
             "--scale",
             repr(args.scale),
-            "a positive number or fraction",
+            f"a number or fraction of at least {SMALLEST}",
             "for example 0.25, 1/3 or 4",
         ) from error
     if args.modcrop < 1:
@@ -62,16 +75,21 @@ def run(args: argparse.Namespace) -> int:
             "a number ≥ 1",
             "use the scale",
         )
-    jobs = image_jobs(args.input, args.output)
+
+    def read(path: Path) -> np.ndarray:
+        image = images.read(path)
+        height, width = (side - side % args.modcrop or side for side in image.shape[:2])
+        pixels = math.ceil(height * scale) * math.ceil(width * scale)
+        if pixels > images.MAX_PIXELS:
+            got = f"{pixels / 1e6:.1f} Mpx after resizing"
+            raise flaw("IMG09", str(path), got, f"at most {images.MAX_PIXELS / 1e6:.1f} Mpx", FIX)
+        return image[:height, :width]
+
+    jobs = image_jobs(args.input, args.output, read)
     with progress(len(jobs), 0, "resize", shown=len(jobs) > 1) as bar:
         for source, target in jobs:
-            image = images.read(source)
-            height, width = (side - side % args.modcrop or side for side in image.shape[:2])
             result = imresize(
-                image[:height, :width],
-                scale,
-                edge=args.edge,
-                round_between_passes=not args.round_once,
+                read(source), scale, edge=args.edge, round_between_passes=not args.round_once
             )
             target.parent.mkdir(parents=True, exist_ok=True)
             images.write(target, result)

@@ -13,6 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +84,8 @@ def _bicubic_rows(rule: ScoringRule, target: str, scale: int, border: int) -> li
     files = images.list_images(target) if Path(target).is_dir() else [Path(target)]
     rows = []
     for file in files:
-        psnr, ssim = score_bicubic(rule, images.read(file), scale, border)
+        with _named(file):
+            psnr, ssim = score_bicubic(rule, images.read(file), scale, border)
         rows.append({"image": file.stem, "psnr": psnr, "ssim": ssim})
     return rows
 
@@ -106,9 +110,21 @@ def _rows(rule: ScoringRule, restored: str, target: str, border: int) -> list[di
         b = b[: a.shape[0], : a.shape[1]]
         if a.ndim != b.ndim and rule.gray == "replicate":
             a, b = images.as_rgb(a), images.as_rgb(b)
-        psnr, ssim = score(rule, a, b, border)
+        with _named(theirs):
+            psnr, ssim = score(rule, a, b, border)
         rows.append({"image": theirs.stem, "psnr": psnr, "ssim": ssim})
     return rows
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Errors of a score say which target they are about."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(
+            *(replace(p, where=str(file)) if p.where == "score" else p for p in error.problems)
+        ) from None
 
 
 def _matched(restored: str, target: str) -> list[tuple[Path, Path]]:
@@ -117,7 +133,17 @@ def _matched(restored: str, target: str) -> list[tuple[Path, Path]]:
 
     if not Path(restored).is_dir() and not Path(target).is_dir():
         return [(Path(restored), Path(target))]
-    theirs = {file.stem: file for file in images.list_images(target)}
+    targets = images.list_images(target)
+    theirs = {file.stem: file for file in targets}
+    if len(theirs) < len(targets):
+        raise DataError.of(
+            "DAT15",
+            "two images of one name",
+            target,
+            next(file.name for file in targets if theirs[file.stem] != file),
+            "one file per name",
+            "rename one of them",
+        )
     ours: dict[str, Path] = {}
     lone = []
     for file in images.list_images(restored):
@@ -141,7 +167,7 @@ def _matched(restored: str, target: str) -> list[tuple[Path, Path]]:
 
 
 def _longest_beginning(stem: str, known: dict[str, Path]) -> str | None:
-    """The longest known stem that `stem` begins with, followed by no letter or digit of its own."""
+    """The longest known stem that `stem` begins with, where no digit follows (img_1, img_10)."""
     fitting = [k for k in known if stem.startswith(k) and not stem[len(k)].isdigit()]
     return max(fitting, key=len, default=None)
 

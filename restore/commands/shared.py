@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from restore.errors import OptionError, Problem
+from restore.errors import DataError, OptionError, Problem
 from restore.options import Document, read_options
 from restore.section import Section, without_effect
 
@@ -91,11 +91,10 @@ def network_options(args: argparse.Namespace, header: dict[str, Any]) -> Section
                 "network_g",
                 "add 'network_g: …'",
             )
-        values = dict(values)
     elif args.arch is not None:
         values = {"type": args.arch}
     elif "network_g" in header:
-        values = dict(header["network_g"])
+        values = header["network_g"]
     else:
         raise OptionError.of(
             "OPT41",
@@ -105,6 +104,9 @@ def network_options(args: argparse.Namespace, header: dict[str, Any]) -> Section
             "one of them",
             "add --arch NAME --scale N or --opt FILE.yml",
         )
+    if not isinstance(values, Mapping):
+        return parsed(values)  # says what a network is
+    values = dict(values)
     for assignment in args.set:
         key, _, text = assignment.partition("=")
         values[key] = scalar(text, f"--set {assignment}")
@@ -126,23 +128,24 @@ def network_options(args: argparse.Namespace, header: dict[str, Any]) -> Section
     return options
 
 
-def image_jobs(source: str, target: str) -> list[tuple[Path, Path]]:
+def image_jobs(source: str, target: str, read: Callable[[Path], object]) -> list[tuple[Path, Path]]:
     """(input, output) files for IN OUT: a file to a file or into a folder, a folder to a folder.
 
-    Every input is looked at first, so that a bad one stops the command before anything is written.
-    Raises DataError.
+    All files of a folder go through `read` first, so that a bad one stops the command before
+    anything is written; some flaws (transparency) only the decoder sees. Raises DataError, and
+    OptionError where an output would replace an input.
     """
     from restore import images
 
-    inputs = [Path(source)] if not Path(source).is_dir() else images.list_images(source)
-    for file in inputs:
-        images.check(file)
-    if not Path(source).is_dir() and Path(target).suffix.lower() in images.SUFFIXES:
-        return [(inputs[0], Path(target))]
-    outputs = [Path(target) / f"{file.stem}.png" for file in inputs]
+    folder = Path(source).is_dir()
+    inputs = images.list_images(source) if folder else [Path(source)]
+    if not folder and Path(target).suffix.lower() in images.SUFFIXES:
+        outputs = [Path(target)]
+    else:
+        outputs = [Path(target) / f"{file.stem}.png" for file in inputs]
     if len(set(outputs)) < len(outputs):
         twice = next(o for o in outputs if outputs.count(o) > 1)
-        raise OptionError.of(
+        raise DataError.of(
             "DAT15",
             "two images of one name",
             source,
@@ -150,4 +153,16 @@ def image_jobs(source: str, target: str) -> list[tuple[Path, Path]]:
             "one file per name",
             "rename one of them",
         )
+    if Path(target).is_file() and outputs != [Path(target)]:
+        raise _bad_output(target, "a file", "a folder, or an image's name for one image")
+    taken = {file.resolve() for file in inputs}
+    for output in outputs:
+        if output.resolve() in taken:
+            raise _bad_output(str(output), "an input", "a file or folder apart from IN")
+    for file in inputs if folder else ():
+        read(file)
     return list(zip(inputs, outputs, strict=True))
+
+
+def _bad_output(where: str, got: str, expected: str) -> OptionError:
+    return OptionError.of("OPT22", "the output exists", where, got, expected, "choose another OUT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,22 +28,27 @@ class ImagePair:
 def paired(
     name: str, lq: np.ndarray, gt: np.ndarray, scale: int, where: str, *, crop_gt: bool
 ) -> ImagePair:
-    """The pair, or DataError DAT06 when the sizes do not fit the scale.
+    """The pair, or DataError DAT06 when the sizes do not fit the scale (see `check_scale`)."""
+    check_scale(lq.shape[:2], gt.shape[:2], scale, where, crop_gt=crop_gt)
+    return ImagePair(name, lq, gt[: lq.shape[0] * scale, : lq.shape[1] * scale], scale)
 
-    With `crop_gt` a GT that is up to `scale - 1` pixels larger is cut at the bottom and right, as
-    for benchmark sets whose HR was not cut to a multiple.
+
+def check_scale(
+    lq: Sequence[int], gt: Sequence[int], scale: int, where: str, *, crop_gt: bool
+) -> None:
+    """DataError DAT06 unless `gt` (height, width) is `lq` times the scale.
+
+    With `crop_gt` a GT may be up to `scale - 1` pixels larger, to be cut at the bottom and right,
+    as for benchmark sets whose HR was not cut to a multiple.
     """
-    height, width = lq.shape[0] * scale, lq.shape[1] * scale
-    over = (gt.shape[0] - height, gt.shape[1] - width)
     spare = scale - 1 if crop_gt else 0
-    if not (0 <= over[0] <= spare and 0 <= over[1] <= spare):
-        sizes = f"LQ {lq.shape[1]}×{lq.shape[0]} and GT {gt.shape[1]}×{gt.shape[0]}"
-        raise DataError.of(
-            "DAT06",
-            "LQ and GT sizes do not fit the scale",
-            where,
-            sizes,
-            f"GT {width}×{height} (scale {scale})",
-            "check scale, dataroot_lq and filename_tmpl",
-        )
-    return ImagePair(name, lq, gt[:height, :width], scale)
+    if all(0 <= big - small * scale <= spare for small, big in zip(lq, gt, strict=True)):
+        return
+    raise DataError.of(
+        "DAT06",
+        "LQ and GT sizes do not fit the scale",
+        where,
+        f"LQ {lq[1]}×{lq[0]} and GT {gt[1]}×{gt[0]}",
+        f"GT {lq[1] * scale}×{lq[0] * scale} (scale {scale})",
+        "check scale, dataroot_lq and filename_tmpl",
+    )

@@ -12,7 +12,7 @@ import numpy as np
 from restore import images
 from restore.data.degradations.bicubic import BicubicDown
 from restore.data.options import DegradedImageDataset, PairedImageDataset, SingleImageDataset
-from restore.data.pair import ImagePair, paired
+from restore.data.pair import ImagePair, check_scale, paired
 from restore.errors import DataError
 from restore.section import Section
 
@@ -21,12 +21,17 @@ SHOWN = 5
 
 
 class Source(Protocol):
-    """A sequence of image pairs; `files(i)` are the files that pair `i` comes from."""
+    """A sequence of image pairs.
+
+    `files(i)` are the files that pair `i` comes from; `check_sizes` refuses pairs by their files'
+    (height, width) alone.
+    """
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> ImagePair: ...
     def files(self, index: int) -> tuple[Path, ...]: ...
     def name(self, index: int) -> str: ...
+    def check_sizes(self, index: int, sizes: Sequence[tuple[int, int]]) -> None: ...
 
 
 def open_source(options: Section, scale: int, *, channels: int, training: bool) -> Source:
@@ -69,12 +74,20 @@ class PairedFolders:
     def files(self, index: int) -> tuple[Path, ...]:
         return self._lq[index], self._gt[index]
 
+    def check_sizes(self, index: int, sizes: Sequence[tuple[int, int]]) -> None:
+        lq, gt = sizes
+        check_scale(lq, gt, self._scale, self._where(index), crop_gt=self._crop_gt)
+
+    def _where(self, index: int) -> str:
+        return f"{self._lq[index]} and {self._gt[index]}"
+
     def __getitem__(self, index: int) -> ImagePair:
         lq_file, gt_file = self.files(index)
         lq = images.read(lq_file, channels=self._channels)
         gt = images.read(gt_file, channels=self._channels)
-        where = f"{lq_file} and {gt_file}"
-        return paired(self.name(index), lq, gt, self._scale, where, crop_gt=self._crop_gt)
+        return paired(
+            self.name(index), lq, gt, self._scale, self._where(index), crop_gt=self._crop_gt
+        )
 
 
 class DegradedFolder:
@@ -94,6 +107,9 @@ class DegradedFolder:
 
     def files(self, index: int) -> tuple[Path, ...]:
         return (self._gt[index],)
+
+    def check_sizes(self, index: int, sizes: Sequence[tuple[int, int]]) -> None:
+        """Any size that holds one LQ pixel is cut to fit; see `__getitem__`."""
 
     def __getitem__(self, index: int) -> ImagePair:
         gt = images.read(self._gt[index], channels=self._channels)
@@ -127,6 +143,9 @@ class SingleFolder:
     def files(self, index: int) -> tuple[Path, ...]:
         return (self._lq[index],)
 
+    def check_sizes(self, index: int, sizes: Sequence[tuple[int, int]]) -> None:
+        """Nothing to fit to."""
+
     def __getitem__(self, index: int) -> ImagePair:
         lq = images.read(self._lq[index], channels=self._channels)
         return ImagePair(self.name(index), lq, None, self._scale)
@@ -149,6 +168,9 @@ class Cached:
     def files(self, index: int) -> tuple[Path, ...]:
         return self._source.files(index)
 
+    def check_sizes(self, index: int, sizes: Sequence[tuple[int, int]]) -> None:
+        self._source.check_sizes(index, sizes)
+
     def __getitem__(self, index: int) -> ImagePair:
         pair = self._kept.get(index)
         if pair is None:
@@ -168,8 +190,9 @@ def check_source(source: Source, limit: int = 256) -> None:
     """
     count = min(len(source), limit)
     for number in range(count):
-        for file in source.files(number * len(source) // count):
-            images.check(file)
+        index = number * len(source) // count
+        sizes = [images.check(file) for file in source.files(index)]
+        source.check_sizes(index, sizes)
 
 
 def _match(options: PairedImageDataset) -> tuple[list[Path], list[Path]]:

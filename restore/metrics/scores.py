@@ -25,7 +25,7 @@ def psnr(
     every side. Raises DataError when the shapes differ or the range is not declared.
     """
     a, b, peak = _comparable(restored, target, data_range, border)
-    if a.dtype == b.dtype == np.uint8:
+    if a.dtype == b.dtype == np.uint8 and peak >= 255:
         squares = cv2.norm(a, b, cv2.NORM_L2SQR)  # exact: a sum of integers below 2^53
     else:
         squares = float(np.square(_clamped(a, peak) - _clamped(b, peak)).sum())
@@ -80,7 +80,8 @@ def _windowed(plane: np.ndarray) -> np.ndarray:
 
 def _clamped(image: np.ndarray, peak: float) -> np.ndarray:
     values = np.ascontiguousarray(image, dtype=np.float64)
-    return values if image.dtype.kind == "u" else np.clip(values, 0, peak)
+    inside = image.dtype.kind == "u" and np.iinfo(image.dtype).max <= peak
+    return values if inside else np.clip(values, 0, peak)
 
 
 def _comparable(
@@ -107,14 +108,23 @@ def _comparable(
                 "pass data_range=1.0 or 255.0",
             )
         data_range = float(np.iinfo(a.dtype).max)
-    if 2 * border >= min(a.shape[:2]):
+    if not 0 < data_range < math.inf:
+        raise DataError.of(
+            "DAT13",
+            "the data range is not positive",
+            "score",
+            str(data_range),
+            "a positive finite number",
+            "pass data_range=1.0 or 255.0",
+        )
+    if border < 0 or 2 * border >= min(a.shape[:2]):
         raise DataError.of(
             "DAT14",
-            "the border leaves no pixel",
+            "the border leaves no pixel" if border > 0 else "the border is not possible",
             "score",
             f"border {border} of {a.shape[1]}×{a.shape[0]}",
-            "a border below half of each side",
-            "use a smaller border",
+            "a border ≥ 0 and below half of each side",
+            "use another border",
         )
     inside = slice(border, -border or None)
     return a[inside, inside], b[inside, inside], data_range
@@ -154,6 +164,15 @@ def score_bicubic(
     the luma plane itself is resized, in floating point, as the papers behind that rule do.
     """
     height, width = (side - side % scale for side in target.shape[:2])
+    if not height or not width:
+        raise DataError.of(
+            "DAT12",
+            "image too small to be shrunk",
+            "score",
+            f"{target.shape[1]}×{target.shape[0]}",
+            f"sides of at least {scale}",
+            "use a larger image",
+        )
     target = target[:height, :width]
     if not rule.clip_luma:
         return score(rule, bicubic(imresize(target, 1 / scale), scale), target, border)

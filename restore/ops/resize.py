@@ -77,7 +77,7 @@ def exact_scale(scale: Scale | str) -> Fraction:
     """
     try:
         exact = Fraction(scale)
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
         raise ValueError(f"not a scale: {scale!r}") from error
     if exact <= 0:
         raise ValueError(f"a scale is positive, got {scale!r}")

@@ -35,6 +35,12 @@ from restore.world import World
 log = logging.getLogger("restore")
 
 
+def use_threads(count: int | None) -> None:
+    """Let operations on the CPU use `count` threads; torch's own choice for None."""
+    if count is not None:
+        torch.set_num_threads(count)
+
+
 def channels_of(network: Section) -> int:
     """Channels of the images that a network takes."""
     return int(getattr(network, "num_in_ch", 3))
@@ -114,6 +120,7 @@ class TrainRun:
 
 def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: bool) -> TrainRun:
     """Everything a training run needs; nothing is written before all of it has been checked."""
+    use_threads(tree.num_threads)
     experiment = Experiment(tree.path.experiments_root, tree.name)
     resume = resume or tree.path.resume_state is not None
     if world.first:
@@ -226,6 +233,7 @@ class TestRun:
 
 def build_test(tree: TestTree, world: World) -> TestRun:
     """Everything a test run needs; nothing is written."""
+    use_threads(tree.num_threads)
     experiment = Experiment(tree.path.experiments_root, tree.name)
     sets = open_sets(tree.datasets.evaluated(), tree.scale, channels_of(tree.network_g))
     torch.manual_seed(tree.manual_seed)

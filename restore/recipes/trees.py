@@ -43,6 +43,7 @@ class TrainSets(_Sets):
     """`train`, and any number of `val`, `val_2`, …"""
 
     further_keys = r"val(_\w+)?"
+    further_examples = ("val", "val_2")
     train: Annotated[Section, TRAINING_SET]
 
 
@@ -50,6 +51,7 @@ class TestSets(_Sets):
     """`test_1`, `test_2`, …"""
 
     further_keys = r"test(_\w+)?|val(_\w+)?"
+    further_examples = ("test_1", "test_2")
 
 
 class PathOptions(Section):
@@ -101,6 +103,8 @@ class _Run(Section):
     model_type: Literal["SRModel"] = "SRModel"
     scale: Count
     num_gpu: Natural | Literal["auto"] = "auto"
+    num_threads: Count | None = None
+    """CPU threads of one operation; torch's own choice when left out."""
     manual_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     network_g: Annotated[Section, NETWORK]
     path: PathOptions = PathOptions()
@@ -190,6 +194,7 @@ def _check_patch(tree: TrainTree, document: Document) -> list[Problem]:
     network: Any = tree.network_g
     path = ("datasets", "train", "gt_size")
     below = train.gt_size - train.gt_size % tree.scale
+    nearest = sorted({below or tree.scale, below + tree.scale})
     if below != train.gt_size:
         return [
             _problem(
@@ -199,7 +204,7 @@ def _check_patch(tree: TrainTree, document: Document) -> list[Problem]:
                 "gt_size is not a multiple of the scale",
                 f"{train.gt_size}",
                 f"a multiple of {tree.scale}",
-                f"use {below or tree.scale} or {below + tree.scale}",
+                "use " + " or ".join(map(str, nearest)),
             )
         ]
     size = architecture_of(network.type).size
@@ -305,6 +310,18 @@ def _check_scoring(val: ScoringOptions, document: Document) -> list[Problem]:
                 f"{val.protocol} and metrics",
                 "one of them",
                 "remove val.metrics",
+            )
+        )
+    if entries and val.crop_border is not None:
+        problems.append(
+            _problem(
+                document,
+                ("val", "crop_border"),
+                "OPT35",
+                "crop_border and metrics are both given",
+                f"{val.crop_border} and metrics",
+                "one of them",
+                "remove val.crop_border; each metric has its own",
             )
         )
     if len({(e.crop_border, e.test_y_channel) for e in entries}) > 1:

@@ -172,7 +172,7 @@ class TrainOptions(Section):
 
     total_iter: Count
     optim_g: Annotated[Section, OPTIMISER]
-    scheduler: Annotated[Section | None, SCHEDULE] = None
+    scheduler: Annotated[Section, SCHEDULE] | None = None
     """The rate's course; constant when absent."""
     warmup_iter: int = -1
     """Iterations in which the rate rises in a straight line; -1 for none."""

@@ -57,21 +57,23 @@ ORIGINS = (
 def prepare(folder: Path) -> str:
     """Make the demo set in `folder`, or find it whole there; returns a line to print.
 
-    Raises DataError when scikit-image's files are not the known ones, or when `folder` holds
-    something else.
+    A damaged demo set is made anew. Raises DataError when scikit-image's files are not the known
+    ones, or when `folder` holds anything else, which is left alone.
     """
     if (folder / "MANIFEST.json").is_file() and not _faults(folder):
         return f"{folder}: already there, {len(ORIGINS)} images, checksums match"
-    if folder.exists() and any(folder.iterdir()) and not (folder / "MANIFEST.json").is_file():
+    strange = _stranger(folder)
+    if strange is not None:
         raise DataError.of(
             "DAT16",
             "the folder holds something else",
             str(folder),
-            "files without a MANIFEST.json of ours",
+            strange,
             "an empty or new folder",
             "choose another --out",
         )
-    working = folder.with_name(f".{folder.name}.tmp")
+    place = folder.resolve()  # `.` has no name
+    working = place.with_name(f".{place.name}.tmp")
     shutil.rmtree(working, ignore_errors=True)
     working.mkdir(parents=True)
     manifest: dict[str, dict[str, object]] = {}
@@ -82,25 +84,42 @@ def prepare(folder: Path) -> str:
             images.write(target, image)
             manifest[relative] = _entry(image) | {"origin": f"scikit-image: {origin.file}"}
     (working / "MANIFEST.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    working.rename(folder)
+    shutil.rmtree(place, ignore_errors=True)
+    working.rename(place)
     return f"{folder}: {len(ORIGINS)} images and their LR at ×2, ×3, ×4"
 
 
+def _stranger(folder: Path) -> str | None:
+    """What in `folder` we would not have written, so that only our own files are ever replaced."""
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        return "a file"
+    held = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
+    if held and "MANIFEST.json" not in held:
+        return "files without a MANIFEST.json of ours"
+    ours = {"MANIFEST.json", *(name for origin in ORIGINS for name in _names(origin))}
+    return next((name for name in sorted(held) if name not in ours), None)
+
+
+def _names(origin: Origin) -> list[str]:
+    """The paths of the HR and of every LR of one origin, in DIV2K's or the benchmarks' names."""
+    test = origin.folder == _TEST
+    hr = f"{origin.folder}/HR" if test else f"{origin.folder}_HR"
+    lr = f"{origin.folder}/LR_bicubic" if test else f"{origin.folder}_LR_bicubic"
+    small = [f"{lr}/X{scale}/{origin.name}x{scale}.png" for scale in SCALES]
+    return [f"{hr}/{origin.name}.png", *small]
+
+
 def _layout(origin: Origin) -> list[tuple[str, np.ndarray]]:
-    """(path, image) of the HR and every LR of one origin, in DIV2K's or the benchmarks' names."""
+    """(path, image) of the HR and every LR of one origin."""
     image = images.as_rgb(images.read(_source(origin)))
     if origin.halve:
         image = imresize(image, 0.5)
     height, width = (side - side % MULTIPLE for side in image.shape[:2])
     image = image[:height, :width]
-    test = origin.folder == _TEST
-    hr = f"{origin.folder}/HR" if test else f"{origin.folder}_HR"
-    lr = f"{origin.folder}/LR_bicubic" if test else f"{origin.folder}_LR_bicubic"
-    small = [
-        (f"{lr}/X{scale}/{origin.name}x{scale}.png", imresize(image, 1 / scale)) for scale in SCALES
-    ]
-    return [(f"{hr}/{origin.name}.png", image), *small]
+    small = [imresize(image, 1 / scale) for scale in SCALES]
+    return list(zip(_names(origin), [image, *small], strict=True))
 
 
 def _source(origin: Origin) -> Path:
@@ -131,12 +150,15 @@ def _faults(folder: Path) -> list[str]:
         manifest = json.loads((folder / "MANIFEST.json").read_text())
     except ValueError:
         return ["MANIFEST.json"]
+    names = [name for origin in ORIGINS for name in _names(origin)]
+    if not isinstance(manifest, dict) or list(manifest) != names:
+        return ["MANIFEST.json"]
     wrong = []
     for relative, entry in manifest.items():
         try:
             found = _entry(images.read(folder / relative))
         except DataError:
             found = {}
-        if any(entry[key] != found.get(key) for key in ("shape", "pixels_sha256")):
+        if not isinstance(entry, dict) or not found.items() <= entry.items() or not found:
             wrong.append(relative)
     return wrong

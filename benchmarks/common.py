@@ -1,0 +1,67 @@
+"""What every benchmark shares: interleaved rounds, CPU time, medians, ratios, a dated record."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from restore.reports.provenance import commit, versions
+from restore.reports.tables import text_table
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+
+
+def interleaved(
+    variants: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, list[float]]:
+    """CPU seconds of each variant, `rounds` times, in the order A B C A B C after one warm-up."""
+    for run in variants.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, run in variants.items():
+            start = time.process_time()
+            run()
+            times[name].append(time.process_time() - start)
+    return times
+
+
+def ratio(times: Mapping[str, list[float]], reference: str, name: str) -> float:
+    """How many times faster `name` is: the median of the rounds' paired ratios."""
+    pairs = zip(times[reference], times[name], strict=True)
+    return statistics.median(slow / fast for slow, fast in pairs)
+
+
+def table(times: Mapping[str, list[float]], reference: str) -> str:
+    """Median, spread and ratio of each variant, as text."""
+    rows = [
+        [
+            name,
+            f"{1e3 * statistics.median(values):.1f}",
+            f"{1e3 * min(values):.1f} … {1e3 * max(values):.1f}",
+            f"{ratio(times, reference, name):.2f} ×",
+        ]
+        for name, values in times.items()
+    ]
+    return text_table(["variant", "CPU ms, median", "min … max", f"vs {reference}"], rows)
+
+
+def record(title: str, command: str, body: str) -> None:
+    """Print a result, and put it at the end of RESULTS.md with date, machine and versions."""
+    known = ", ".join(f"{name} {version}" for name, version in versions().items())
+    about = (
+        f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}, "
+        f"{torch.backends.cpu.get_cpu_capability()}), load {os.getloadavg()[0]:.1f}, {known}, "
+        f"commit {commit()[:12] or 'none'}"
+    )
+    text = f"\n## {title}\n`{command}` · {about}\n\n```\n{body}\n```\n"
+    print(text)
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(text)

@@ -1,0 +1,7 @@
+"""`python -m restore.commands …` is `restore …`."""
+
+import sys
+
+from restore.commands.main import main
+
+sys.exit(main())

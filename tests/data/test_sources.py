@@ -1,0 +1,153 @@
+"""Folders -> pairs: matched by name, refused with the names that do not match."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from restore import images
+from restore.data.options import DegradedImageDataset, PairedImageDataset, SingleImageDataset
+from restore.data.sources import Cached, check_source, open_source
+from restore.errors import DataError
+from restore.ops.resize import imresize
+from restore.section import Section
+
+
+def draw(file: Path, height: int, width: int, seed: int = 0) -> np.ndarray:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    images.write(file, image)
+    return image
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    for number in (1, 2):
+        draw(tmp_path / f"gt/a{number}.png", 24, 32, number)
+        draw(tmp_path / f"lq/a{number}x2.png", 12, 16, number + 10)
+    return tmp_path
+
+
+def paired(root: Path, **more: str) -> PairedImageDataset:
+    values = {"dataroot_gt": str(root / "gt"), "dataroot_lq": str(root / "lq")}
+    return PairedImageDataset(**{"filename_tmpl": "{}x2", **values, **more})  # type: ignore
+
+
+def opened(options: Section, scale: int = 2, channels: int = 3, training: bool = False):
+    return open_source(options, scale, channels=channels, training=training)
+
+
+def test_pairs_by_template(pairs: Path) -> None:
+    source = opened(paired(pairs))
+    assert len(source) == 2 and [source.name(i) for i in range(2)] == ["a1", "a2"]
+    pair = source[1]
+    assert pair.gt is not None and pair.gt.shape == (24, 32, 3) and pair.lq.shape == (12, 16, 3)
+    assert [f.name for f in source.files(1)] == ["a2x2.png", "a2.png"]
+
+
+def test_lone_files_are_named(pairs: Path) -> None:
+    draw(pairs / "lq/zx2.png", 12, 16)
+    draw(pairs / "gt/b.png", 24, 32)
+    with pytest.raises(DataError) as caught:
+        opened(paired(pairs))
+    assert str(caught.value) == (
+        f"error[DAT05]: LQ and GT do not pair ({pairs}/lq and {pairs}/gt): got zx2 without GT, "
+        "b without LQ; expected for every GT 'name' an LQ 'namex2'; "
+        "fix: check filename_tmpl, or add or remove these files"
+    )
+
+
+def test_wrong_scale_shows_both_sizes(pairs: Path) -> None:
+    source = opened(paired(pairs), scale=4)
+    with pytest.raises(DataError) as caught:
+        source[0]
+    assert str(caught.value) == (
+        f"error[DAT06]: LQ and GT sizes do not fit the scale ({pairs}/lq/a1x2.png and "
+        f"{pairs}/gt/a1.png): got LQ 16×12 and GT 32×24; expected GT 64×48 (scale 4); "
+        "fix: check scale, dataroot_lq and filename_tmpl"
+    )
+
+
+def test_wrong_scale_is_found_before_decoding(pairs: Path) -> None:
+    with pytest.raises(DataError, match=r"error\[DAT06\]"):
+        check_source(opened(paired(pairs), scale=3))
+
+
+def test_gt_not_cut_to_a_multiple(tmp_path: Path) -> None:
+    gt = draw(tmp_path / "gt/a.png", 25, 33)
+    draw(tmp_path / "lq/ax2.png", 12, 16)
+    found = opened(paired(tmp_path))[0].gt
+    assert found is not None and np.array_equal(found, gt[:24, :32])
+    with pytest.raises(DataError, match="DAT06"):  # training data must fit exactly
+        opened(paired(tmp_path), training=True)[0]
+
+
+@pytest.mark.parametrize("side", ["gt", "lq"])
+def test_missing_and_empty_folders(pairs: Path, side: str) -> None:
+    folder = pairs / side
+    for file in folder.iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"error\[DAT03\].*" + side):
+        opened(paired(pairs))
+    folder.rmdir()
+    with pytest.raises(DataError, match=r"error\[DAT02\].*" + side):
+        opened(paired(pairs))
+
+
+def test_two_files_of_one_name(pairs: Path) -> None:
+    draw(pairs / "gt/a1.bmp", 24, 32)
+    with pytest.raises(DataError, match=r"error\[DAT15\]: two images of one name"):
+        opened(paired(pairs))
+
+
+def test_meta_info_file(pairs: Path) -> None:
+    meta = pairs / "meta.txt"
+    meta.write_text("a2.png (24,32,3) 1\n\n")
+    assert [opened(paired(pairs, meta_info_file=str(meta))).name(0)] == ["a2"]
+    for text, code in (("../../etc/passwd\n", "DAT01"), ("c.png\n", "DAT02"), ("\n", "DAT03")):
+        meta.write_text(text)
+        with pytest.raises(DataError, match=code):
+            opened(paired(pairs, meta_info_file=str(meta)))
+
+
+def test_damaged_files_are_found_up_front(pairs: Path) -> None:
+    file = pairs / "gt/a2.png"
+    whole = file.read_bytes()
+    source = opened(paired(pairs))
+    for damaged, code in ((b"", "IMG01"), (b"hello, I am text", "IMG02"), (whole[:-30], "IMG03")):
+        file.write_bytes(damaged)
+        with pytest.raises(DataError, match=code) as caught:
+            check_source(source)
+        assert str(file) in str(caught.value)
+
+
+def test_degraded_on_the_fly(tmp_path: Path) -> None:
+    gt = draw(tmp_path / "gt/a.png", 25, 31)
+    source = opened(DegradedImageDataset(dataroot_gt=str(tmp_path / "gt")), scale=3)
+    pair = source[0]
+    assert pair.gt is not None and np.array_equal(pair.gt, gt[:24, :30])
+    assert np.array_equal(pair.lq, imresize(gt[:24, :30], 1 / 3))
+    check_source(source)
+
+
+def test_single_folder_has_no_target(tmp_path: Path) -> None:
+    draw(tmp_path / "lq/a.png", 9, 9)
+    assert opened(SingleImageDataset(dataroot_lq=str(tmp_path / "lq")))[0].gt is None
+
+
+def test_gray_images_follow_the_network(tmp_path: Path) -> None:
+    (tmp_path / "lq").mkdir()
+    images.write(tmp_path / "lq/a.png", np.full((9, 9), 7, np.uint8))
+    options = SingleImageDataset(dataroot_lq=str(tmp_path / "lq"))
+    assert opened(options, channels=3)[0].lq.shape == (9, 9, 3)
+    assert opened(options, channels=1)[0].lq.shape == (9, 9)
+
+
+def test_cache_keeps_to_its_limit(pairs: Path) -> None:
+    source = opened(paired(pairs))
+    one = source[0].nbytes
+    cached = Cached(source, one)
+    assert cached[0] is cached[0]
+    assert cached[1] is not cached[1]

@@ -1,0 +1,209 @@
+"""The real commands on the demo set: train, kill, resume, test; the same bytes as undisturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from restore.commands.main import main
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = 20
+SMALL = (
+    f"train.total_iter={STEPS} train.scheduler.periods=[{STEPS}] network_g.feature_channels=8 "
+    "datasets.train.gt_size=32 datasets.train.batch_size_per_gpu=4 val.val_freq=10 "
+    "logger.save_checkpoint_freq=5 logger.print_freq=5 num_gpu=0"
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the demo set, as a user's working folder."""
+    folder = tmp_path_factory.mktemp("user")
+    assert main(["prepare", "demo", "--out", str(folder / "datasets/demo")]) == 0
+    return folder
+
+
+def command(script: str, options: str, name: str, *more: str) -> list[str]:
+    return [
+        sys.executable, str(ROOT / script), "-opt", str(ROOT / "options" / options),
+        "--set", f"name={name}", *more,
+    ]  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run(words: list[str], place: Path, expected: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        words, cwd=place, env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == expected, done.stderr
+    return done
+
+
+def train(name: str, *more: str) -> list[str]:
+    return command("train.py", "train_SPAN_demo.yml", name, *SMALL.split(), *more)
+
+
+def start_until(words: list[str], place: Path, file: Path) -> subprocess.Popen[bytes]:
+    """Start a command and wait for `file` to appear."""
+    process = subprocess.Popen(
+        words, cwd=place, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not file.exists():
+        assert process.poll() is None, "ended before it was to be stopped"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return process
+
+
+def checkpoint(place: Path, name: str, step: int = STEPS) -> Path:
+    return place / "experiments" / name / "checkpoints" / f"step_{step:08d}"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Path) -> Path:
+    run(train("undisturbed"), place)
+    return checkpoint(place, "undisturbed")
+
+
+def test_a_run_leaves_what_it_promises(place: Path, undisturbed: Path) -> None:
+    folder = place / "experiments/undisturbed"
+    names = {"checkpoints", "log.jsonl", "options.yml", "run.json", "tb_logger", "train.log"}
+    assert {f.name for f in folder.iterdir()} == names
+    about = json.loads((folder / "run.json").read_text())
+    assert about["versions"]["torch"] and "commit" in about
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines if "loss" in x] == [5, 10, 15, 20]
+    assert [x["step"] for x in lines if "val/demo-val/psnr" in x] == [10, 20]
+    assert all(x["lr"] > 0 and x["it_per_s"] > 0 for x in lines if "loss" in x)
+    assert (
+        main(["check", str(folder / "options.yml")]) == 0
+    )  # the resolved options are a file again
+    state = json.loads((undisturbed / "state.json").read_text())
+    assert state["step"] == STEPS and state["samples"] == STEPS * 4
+    assert list((folder / "tb_logger").iterdir())
+
+
+def test_kill_and_resume_give_the_same_bytes(place: Path, undisturbed: Path) -> None:
+    process = start_until(train("killed"), place, checkpoint(place, "killed", 5))
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not checkpoint(place, "killed").exists()
+    done = run(train("killed", "--auto_resume"), place)
+    assert "resumed from" in done.stderr
+    assert contents(checkpoint(place, "killed")) == contents(undisturbed)
+    again = run(train("killed", "--auto_resume"), place)
+    assert f"already at step {STEPS} of {STEPS}" in again.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_and_leaves(place: Path, undisturbed: Path, number: signal.Signals) -> None:
+    name = f"stopped-{number.name}"
+    # no regular save before the end: what is resumed from is what the signal saved
+    words = train(name, "logger.save_checkpoint_freq=1000", "val.val_freq=1000")
+    process = start_until(words, place, place / "experiments" / name / "train.log")
+    time.sleep(0.15)
+    process.send_signal(number)
+    assert process.wait(60) in (0, 75)
+    if process.returncode == 75:
+        steps = [int(f.name[5:]) for f in checkpoint(place, name).parent.glob("step_*")]
+        assert len(steps) == 1 and 0 < steps[0] < STEPS
+    run([*words, "--auto_resume"], place)
+    ours, theirs = contents(checkpoint(place, name)), contents(undisturbed)
+    for file in ("model.safetensors", "ema.safetensors", "optim.safetensors"):
+        assert ours[file] == theirs[file]
+
+
+def test_an_existing_run_is_not_touched(place: Path, undisturbed: Path) -> None:
+    before = contents(undisturbed)
+    done = run(train("undisturbed"), place, expected=2)
+    assert done.stderr.startswith("error[OPT22]: an experiment of this name exists")
+    assert "Traceback" not in done.stderr and contents(undisturbed) == before
+
+
+def test_loss_that_is_not_finite_stops_the_run(place: Path) -> None:
+    words = train("infinite", "train.optim_g.lr=1e30", "train.scheduler=~")
+    done = run(words, place, expected=3)
+    assert "error[RUN01]: the loss is not finite (step " in done.stderr
+    assert "at lr 1e+30 on 000" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_torchrun_trains_the_same_batch(place: Path) -> None:
+    sgd = ["train.optim_g={type: SGD, lr: 1e-9}", "train.ema_decay=0", "val.val_freq=1000"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    half = "datasets.train.batch_size_per_gpu=2"
+    for name in ("ranks", "ranks-again"):
+        run([*launch, *train(name, *sgd, half)[1:], "--launcher", "pytorch"], place)
+    run(train("one-rank", *sgd), place)
+    ranks, one = checkpoint(place, "ranks"), checkpoint(place, "one-rank")
+    assert contents(ranks) == contents(checkpoint(place, "ranks-again"))
+    assert (ranks / "state.json").read_bytes() == (one / "state.json").read_bytes()
+    ours, theirs, start = (
+        flat(folder / "model.safetensors")
+        for folder in (ranks, one, checkpoint(place, "one-rank", 10))
+    )
+    moved = (theirs - start).abs().max()
+    assert moved > 0 and (ours - theirs).abs().max() < 1e-2 * moved
+
+
+def flat(file: Path) -> torch.Tensor:
+    return torch.cat([v.double().flatten() for v in load_file(file).values()])
+
+
+def test_the_tested_run_has_its_numbers_and_page(place: Path, undisturbed: Path) -> None:
+    words = command("test.py", "test_SPAN_demo.yml", "tested", "network_g.feature_channels=8")
+    done = run([*words, "path.pretrain_network_g=experiments/undisturbed", "num_gpu=0"], place)
+    assert "DemoTest" in done.stdout and "sr-y" in done.stdout
+    results = place / "experiments/tested/results"
+    summary = json.loads((results / "summary.json").read_text())
+    score = summary["sets"]["DemoTest"]
+    assert score["protocol"] == "sr-y" and score["images"] == 2
+    rows = [json.loads(line) for line in (results / "rows.jsonl").read_text().splitlines()]
+    assert score["psnr"] == pytest.approx(sum(r["psnr"] for r in rows) / 2, abs=1e-12)
+    assert len((results / "rows.csv").read_text().splitlines()) == 3
+    saved = {f.name for f in (results / "visualization/DemoTest").iterdir()}
+    assert saved == {"chelsea_tested.png", "motorcycle_left_tested.png"}
+    page = (results / "report/index.html").read_text()
+    assert "motorcycle_left" in page and "http" + "://" not in page
+    for picture in ("00000_gt.png", "00001_lq.png", "00001_baseline.png", "00000_restored.png"):
+        assert (results / "report/images/01" / picture).is_file()
+    scored = run(
+        [sys.executable, "-m", "restore.commands", "score", "--border", "2", "--json",
+         str(results / "visualization/DemoTest"), "datasets/demo/benchmark/DemoTest/HR"],
+        place,
+    )  # fmt: skip
+    assert json.loads(scored.stdout)["psnr"] == pytest.approx(score["psnr"], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "code"),
+    [
+        ("datasets.train.dataroot_gt=nowhere", "DAT02"),
+        ("datasets.val.dataroot_lq=nowhere", "DAT02"),
+        ("path.pretrain_network_g=nowhere.pth", "WGT05"),
+        ("num_gpu=8", "DEV01"),
+        ("datasets.train.filename_tmpl={}x3", "DAT05"),
+    ],
+)
+def test_bad_input_writes_nothing(place: Path, assignment: str, code: str) -> None:
+    done = run(train("refused", assignment), place, expected=2)
+    assert done.stderr.count("error[") == 1 and f"error[{code}]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (place / "experiments/refused").exists()

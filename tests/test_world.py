@@ -1,0 +1,83 @@
+"""Processes and devices: what the environment must hold, and real gloo ranks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from restore.errors import BackendError
+from restore.world import World
+
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_alone_on_the_cpu() -> None:
+    world = World.start(num_gpu=0)
+    assert world == World() and world.first and world.device == torch.device("cpu")
+    values = torch.tensor([1.0, float("inf")])
+    assert world.sum(values) is values and world.any(True) and not world.any(False)
+    world.barrier()
+    world.shutdown()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there() -> None:
+    with pytest.raises(BackendError) as caught:
+        World.start(num_gpu=8)
+    assert str(caught.value) == (
+        "error[DEV01]: a GPU was asked for and there is none (num_gpu): got 8; expected 0 or auto "
+        "on this machine; fix: --set num_gpu=0, or install torch with CUDA"
+    )
+    assert World.start(num_gpu="auto").device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("environment", "launcher", "code"),
+    [
+        ({}, "pytorch", "DST01"),
+        ({"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "pytorch", "DST01"),
+        ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "pytorch", "DST02"),
+        ({"WORLD_SIZE": "2"}, "none", "DST07"),
+        ({}, "slurm", "DST01"),
+    ],
+)
+def test_wrong_environment(
+    environment: dict, launcher, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(BackendError, match=code):
+        World.start(launcher, num_gpu=0)
+
+
+def test_three_ranks_agree(tmp_path: Path) -> None:
+    script = tmp_path / "ranks.py"
+    script.write_text(
+        "import torch\n"
+        "from restore.world import World\n"
+        "world = World.start('pytorch', num_gpu=0)\n"
+        "cells = torch.zeros(4, dtype=torch.float64)\n"
+        "cells[world.rank] = 0.1 * (world.rank + 1)\n"
+        "assert world.sum(cells).tolist() == [0.1, 0.2, 0.1 * 3, 0.0]\n"
+        "assert world.any(world.rank == 2) and not world.any(False)\n"
+        "layer = world.wrap(torch.nn.Linear(1, 1, bias=False))\n"
+        "layer(torch.full((1, 1), float(world.rank))).sum().backward()\n"
+        "assert next(layer.parameters()).grad.item() == 1.0\n"
+        "world.barrier()\n"
+        "world.shutdown()\n"
+        "print('rank', world.rank, 'of', world.size)\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
+    done = subprocess.run([*command, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split("\n")[:3]) == [f"rank {r} of 3" for r in range(3)]
