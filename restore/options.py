@@ -193,7 +193,15 @@ def _listed(value: Any) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes text which our reader would take for a number or a boolean."""
+    """SafeDumper that quotes text which our reader would take for something else."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    folded = re.search("[\x85\u2028\u2029]", text)  # ends of lines: only double quotes keep them
+    return dumper.represent_scalar(_TAG + "str", text, style='"' if folded else None)
+
+
+_Dumper.add_representer(str, _text)
 
 
 class _Loader(yaml.SafeLoader):

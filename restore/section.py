@@ -366,8 +366,7 @@ def without_effect(section: Section, path: Path = ()) -> list[tuple[Path, str]]:
     """The keys that were given although they have no effect here: (path, reason)."""
     found: list[tuple[Path, str]] = []
     fields: Mapping[str, FieldInfo] = type(section).model_fields
-    extra = section.__pydantic_extra__ or {}
-    for key in [*section.model_fields_set, *(k for k in extra if k not in fields)]:
+    for key in section.model_fields_set:  # further keys among them
         value = getattr(section, key)
         field = fields.get(key)
         notes = field.json_schema_extra if field else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from restore.commands.main import main
 
@@ -98,7 +100,9 @@ def test_a_run_leaves_what_it_promises(place: Path, undisturbed: Path) -> None:
     )  # the resolved options are a file again
     state = json.loads((undisturbed / "state.json").read_text())
     assert state["step"] == STEPS and state["samples"] == STEPS * 4
-    assert list((folder / "tb_logger").iterdir())
+    events = EventAccumulator(str(folder / "tb_logger")).Reload()
+    assert [e.step for e in events.Scalars("loss/pixel")] == [5, 10, 15, 20]
+    assert [e.step for e in events.Images("demo-val/0801")] == [10, 20]
 
 
 def test_kill_and_resume_give_the_same_bytes(place: Path, undisturbed: Path) -> None:
@@ -192,6 +196,47 @@ def test_the_tested_run_has_its_numbers_and_page(place: Path, undisturbed: Path)
     assert json.loads(scored.stdout)["psnr"] == pytest.approx(score["psnr"], abs=1e-12)
 
 
+def test_any_number_of_ranks_gives_the_same_digits(place: Path, undisturbed: Path) -> None:
+    options = ["network_g.feature_channels=8", "path.pretrain_network_g=experiments/undisturbed"]
+    options += ["val.protocol=vdsr-y", "num_gpu=0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
+    run(command("test.py", "test_SPAN_demo.yml", "alone", *options), place)
+    ranks = command("test.py", "test_SPAN_demo.yml", "shared", *options)
+    done = run([*launch, *ranks[1:], "--launcher", "pytorch"], place)
+    assert done.stdout.count("DemoTest") == 1
+    one, three = (
+        json.loads((place / "experiments" / name / "results/summary.json").read_text())["sets"]
+        for name in ("alone", "shared")
+    )
+    assert one == three and one["DemoTest"]["protocol"] == "vdsr-y"
+    pictures = place / "experiments/shared/results/report/images/01"
+    assert len(list(pictures.iterdir())) == 8
+
+
+@pytest.mark.browser
+def test_the_page_opens_in_a_browser(place: Path, undisturbed: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    playwright = pytest.importorskip("playwright.sync_api")
+    words = command("test.py", "test_SPAN_demo.yml", "seen", "network_g.feature_channels=8")
+    run([*words, "path.pretrain_network_g=experiments/undisturbed", "num_gpu=0"], place)
+    page_file = place / "experiments/seen/results/report/index.html"
+    faults: list[str] = []
+    with playwright.sync_playwright() as p:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        chromium = p.chromium.launch(executable_path=browser, args=flags)
+        page = chromium.new_page()
+        page.on("console", lambda message: faults.append(message.text))
+        page.on("requestfailed", lambda request: faults.append(request.url))
+        page.goto(page_file.as_uri())
+        page.get_by_text("chelsea").first.click()
+        loaded = page.evaluate("[...document.images].every(i => !i.complete || i.naturalWidth > 0)")
+        assert loaded and page.get_by_role("slider").is_visible()
+        chromium.close()
+    assert faults == []
+
+
 @pytest.mark.parametrize(
     ("assignment", "code"),
     [
@@ -200,6 +245,7 @@ def test_the_tested_run_has_its_numbers_and_page(place: Path, undisturbed: Path)
         ("path.pretrain_network_g=nowhere.pth", "WGT05"),
         ("num_gpu=8", "DEV01"),
         ("datasets.train.filename_tmpl={}x3", "DAT05"),
+        ("datasets.train.gt_size=480", "DAT07"),
     ],
 )
 def test_bad_input_writes_nothing(place: Path, assignment: str, code: str) -> None:

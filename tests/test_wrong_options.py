@@ -185,7 +185,7 @@ WHOLE_FILES = {
     ),
     "alias bomb": (
         BOMB,
-        "error[OPT08]: too many aliases (tiny.yml:1): got more than 100 expansions; "
+        "error[OPT08]: too many aliases (tiny.yml:2): got more than 100 expansions; "
         "expected at most 100; fix: write the values out",
     ),
     "few aliases to a long list": (
@@ -718,6 +718,14 @@ def test_missing_file_and_directory() -> None:
         f"error[OPT01]: option file cannot be read ({'x' * 300}): got File name too long; "
         "expected a readable file; fix: check its permissions"
     )
+
+
+def test_a_file_of_too_many_values_is_given_up_while_it_is_scanned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("yaml.compose", lambda *_, **__: pytest.fail("built what it refuses"))
+    text, line = WHOLE_FILES["more values than any file needs"]
+    assert refused(text) == [line]
 
 
 def test_endless_file_is_read_no_further_than_the_limit() -> None:

@@ -93,7 +93,8 @@ def _write_pth(path: Path, network: Any, source: Path, key: str | None) -> None:
 
     content = {"params": official_state(network)}
     if source.name == "ema.safetensors" and key is None:
-        content["params_ema"] = content["params"]
+        # a state dict is a view of the network, which is about to take the other weights
+        content["params_ema"] = {k: value.clone() for k, value in content["params"].items()}
         load_weights(network, source.with_name("model.safetensors"))
         content["params"] = official_state(network)
     torch.save(content, path)

@@ -84,7 +84,7 @@ def _run(arguments: list[str]) -> int:
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     command.add_arguments(parser)
-    return command.run(parser.parse_args(rest))
+    return command.run(parser.parse_intermixed_args(rest))
 
 
 def _help() -> str:

@@ -18,7 +18,7 @@ S = TypeVar("S", bound=Section)
 
 def add_option_file(parser: argparse.ArgumentParser) -> None:
     """The arguments of BasicSR's train.py and test.py, and `--set`."""
-    parser.add_argument("-opt", required=True, metavar="FILE.yml", help="the option file")
+    parser.add_argument("-opt", "--opt", required=True, metavar="FILE.yml", help="the option file")
     add_overrides(parser)
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
     parser.add_argument(

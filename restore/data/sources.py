@@ -182,17 +182,26 @@ class Cached:
         return pair
 
 
-def check_source(source: Source, limit: int = 256) -> None:
+def check_source(source: Source, *, patch: int = 1, limit: int = 256) -> None:
     """Look at up to `limit` evenly spread pairs without decoding them. Raises DataError.
 
-    Finds files that are cut short, damaged or no images, and pairs whose sizes do not fit, before a
-    run begins. The rest is checked when it is read.
+    Finds files that are cut short, damaged or no images, pairs whose sizes do not fit and GT
+    smaller than the training `patch`, before a run begins. The rest is checked when it is read.
     """
     count = min(len(source), limit)
     for number in range(count):
         index = number * len(source) // count
         sizes = [images.check(file) for file in source.files(index)]
         source.check_sizes(index, sizes)
+        if min(sizes[-1]) < patch:
+            raise DataError.of(
+                "DAT07",
+                "image smaller than the training patch",
+                str(source.files(index)[-1]),
+                f"{sizes[-1][1]}×{sizes[-1][0]}",
+                f"sides of at least {patch}",
+                "use a smaller gt_size or leave the image out",
+            )
 
 
 def _match(options: PairedImageDataset) -> tuple[list[Path], list[Path]]:

@@ -26,7 +26,7 @@ def psnr(
     """
     a, b, peak = _comparable(restored, target, data_range, border)
     if a.dtype == b.dtype == np.uint8 and peak >= 255:
-        squares = cv2.norm(a, b, cv2.NORM_L2SQR)  # exact: a sum of integers below 2^53
+        squares = round(cv2.norm(a, b, cv2.NORM_L2SQR))  # a sum of integers, a last bit off
     else:
         squares = float(np.square(_clamped(a, peak) - _clamped(b, peak)).sum())
     return math.inf if squares == 0 else 10 * math.log10(peak * peak * a.size / squares)
@@ -152,7 +152,7 @@ def plane(rule: ScoringRule, image: np.ndarray, *, restored: bool = False) -> np
         y = luma(as_rgb(image))
     if rule.clip_luma and restored:
         y = np.clip(y, 16, 235)
-    return np.floor(y + 0.5) if rule.round_luma else y
+    return np.rint(y) if rule.round_luma else y
 
 
 def score_bicubic(
@@ -178,7 +178,7 @@ def score_bicubic(
         return score(rule, bicubic(imresize(target, 1 / scale), scale), target, border)
     y = plane(rule, target)
     up = imresize(imresize(y, 1 / scale), float(scale))
-    return _score_planes(np.floor(np.clip(up, 16, 235) + 0.5), y, border)
+    return _score_planes(np.rint(np.clip(up, 16, 235)), y, border)
 
 
 def bicubic(lq: np.ndarray, scale: int) -> np.ndarray:

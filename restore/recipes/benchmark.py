@@ -12,6 +12,7 @@ import numpy as np
 from restore import images
 from restore.evaluation.evaluator import Provenance, Seen
 from restore.recipes.build import TestRun
+from restore.recipes.experiment import begin
 from restore.recipes.trees import TestTree
 from restore.reports.page.page import ImageViews, Page, write_page
 from restore.reports.provenance import commit, versions
@@ -25,18 +26,16 @@ ZOOM = 64  # side of the region shown enlarged
 
 def run_benchmark(tree: TestTree, run: TestRun, world: World) -> str:
     """Score all sets, write the results folder, and return the table with the page's path."""
-    results = run.experiment.folder / "results"
+    working, final = run.experiment.unfinished_results, run.experiment.results
     if world.first:
-        run.experiment.create(tree, overwrite=False)
-        shutil.rmtree(results / "report", ignore_errors=True)
-        results.mkdir(exist_ok=True)
+        begin(working, tree, afresh=True)
     world.barrier()
     provenance = Provenance(_name(tree), run.weights_sha256, commit())
     rows: list[ImageRow] = []
     views: list[ImageViews] = []
     for place, evaluator in enumerate(run.evaluators, start=1):
         count = len(evaluator.source)
-        keeper = _Keeper(tree, results, place, count)
+        keeper = _Keeper(tree, working, place, count)
         mine = len(range(world.rank, count, world.size))
         with progress(mine, 0, evaluator.name, shown=world.first) as bar:
             rows += evaluator.run(run.predictor, provenance, keeper.each(bar.update))
@@ -44,7 +43,15 @@ def run_benchmark(tree: TestTree, run: TestRun, world: World) -> str:
     world.barrier()
     if not world.first:
         return ""
-    return _write(tree, run, rows, views, results)
+    _write(tree, run, rows, views, working)
+    shutil.rmtree(final, ignore_errors=True)
+    working.rename(final)
+    table = score_table(summarise(rows), _baseline(tree))
+    return f"{table}\n\npage: {final / 'report/index.html'}\nrows: {final / 'rows.jsonl'}"
+
+
+def _baseline(tree: TestTree) -> str:
+    return "bicubic" if tree.scale > 1 else "input"
 
 
 def _name(tree: TestTree) -> str:
@@ -53,9 +60,8 @@ def _name(tree: TestTree) -> str:
 
 def _write(
     tree: TestTree, run: TestRun, rows: list[ImageRow], views: list[ImageViews], results: Path
-) -> str:
+) -> None:
     rule, border = tree.val.rule(tree.scale)
-    baseline = "bicubic" if tree.scale > 1 else "input"
     about = {
         "network": _name(tree),
         "parameters_deployed": run.parameters,
@@ -78,11 +84,9 @@ def _write(
         scores=summarise(rows),
         rows=rows,
         views=views,
-        baseline_name=baseline,
+        baseline_name=_baseline(tree),
     )
-    written = write_page(results / "report", page)
-    table = score_table(summarise(rows), baseline)
-    return f"{table}\n\npage: {written}\nrows: {results / 'rows.jsonl'}"
+    write_page(results / "report", page)
 
 
 class _Keeper:

@@ -21,7 +21,7 @@ from restore.errors import WeightsError
 from restore.evaluation.evaluator import Evaluator
 from restore.evaluation.predictor import Predictor
 from restore.losses.pixel import Loss
-from restore.recipes.experiment import Experiment
+from restore.recipes.experiment import Experiment, begin
 from restore.recipes.trees import PathOptions, ScoringOptions, TestTree, TrainTree
 from restore.reports.sinks import JsonlSink, Sinks, TensorBoardSink, WandbSink, log_to_file
 from restore.section import Section
@@ -128,7 +128,7 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
     channels = channels_of(tree.network_g)
     train: Any = tree.datasets.train
     source = open_source(train, tree.scale, channels=channels, training=True)
-    check_source(source)
+    check_source(source, patch=train.gt_size)
     validation = open_sets(tree.datasets.evaluated(), tree.scale, channels)
     torch.manual_seed(tree.manual_seed)
     network = build_network(tree.network_g)
@@ -140,7 +140,7 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
         _resume(tree, state, checkpoints)
     world.barrier()
     if world.first:
-        experiment.create(tree, overwrite=overwrite)
+        begin(experiment.folder, tree, afresh=overwrite)
         checkpoints.clear_leftovers()
         log_to_file(experiment.folder / "train.log")
     loader = Loader(

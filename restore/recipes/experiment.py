@@ -46,11 +46,25 @@ class Experiment:
                 "--auto_resume to continue it, --overwrite to delete it and start anew",
             )
 
-    def create(self, options: Section, *, overwrite: bool) -> None:
-        """Make the folder; write `options.yml` (resolved) and `run.json` (versions, commit)."""
-        if overwrite:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        replace_text(self.folder / "options.yml", dump(options.model_dump()))
-        about = {"versions": versions(), "commit": commit()}
-        replace_text(self.folder / "run.json", json.dumps(about, indent=2) + "\n")
+    @property
+    def results(self) -> Path:
+        """Where a test leaves what it found."""
+        return self.folder / "results"
+
+    @property
+    def unfinished_results(self) -> Path:
+        """Where a test works; it takes the place of `results` when it is done."""
+        return self.folder / ".results.tmp"
+
+
+def begin(folder: Path, options: Section, *, afresh: bool) -> None:
+    """Make `folder`; write `options.yml` (resolved) and `run.json` (versions, commit) into it.
+
+    With `afresh`, what was there is deleted first.
+    """
+    if afresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_text(folder / "options.yml", dump(options.model_dump()))
+    about = {"versions": versions(), "commit": commit()}
+    replace_text(folder / "run.json", json.dumps(about, indent=2) + "\n")

@@ -443,11 +443,12 @@ def test_the_identity_of_weights_is_that_of_their_numbers(tmp_path: Path) -> Non
     "change",
     [
         lambda w: w.double(),
+        lambda w: w.view(torch.int32),
         lambda w: w.flatten(),
         lambda w: w.index_fill(0, torch.tensor([1]), 0.0),
         lambda w: w * (1 + 2**-23),
     ],
-    ids=["dtype", "shape", "one number", "last bit"],
+    ids=["dtype", "dtype alone", "shape", "one number", "last bit"],
 )
 def test_any_change_changes_the_identity(change: Callable[[Tensor], Tensor]) -> None:
     key = "conv_cat.weight"

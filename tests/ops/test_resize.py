@@ -211,7 +211,7 @@ def fixture_cases() -> Iterator[tuple[str, dict[str, Any], np.ndarray]]:
                 yield scale, {"edge": edge, "between": between}, gray
         yield scale, {}, rgb
         yield scale, {}, pixels((4, 3), "uint16", seed=7)
-    for scale in SCALES[::-2]:
+    for scale in SCALES[::-3]:
         yield scale, {}, pixels((7, 6), "float64", seed=8)
         yield scale, {}, pixels((7, 6), "float32", seed=9)
 
