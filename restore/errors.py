@@ -5,7 +5,7 @@ Every error is a `Problem`, printed as one line:
     error[CODE]: what (where): got …; expected …; fix: …
 
 Codes: OPT options, DAT data sets, IMG images, WGT weights, CKP checkpoints and saving,
-DST distributed runs, DEV devices, RUN a run that had to stop.
+DST distributed runs, DEV devices, RUN a run that had to stop, SYS the system refused.
 """
 
 from __future__ import annotations

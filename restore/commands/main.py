@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from restore import __version__
 from restore.catalog import nearest
-from restore.errors import OptionError, RestoreError
+from restore.errors import OptionError, Problem, RestoreError
 
 COMMANDS = {
     "train": "train the network of an option file",
@@ -50,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(error, file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # permissions, a full disk: nothing the code could have known
+        if debug:
+            raise
+        print(_refused(error), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         if debug:
             raise
@@ -85,6 +90,17 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     command.add_arguments(parser)
     return command.run(parser.parse_intermixed_args(rest))
+
+
+def _refused(error: OSError) -> Problem:
+    return Problem(
+        "SYS01",
+        "the system refused a file operation",
+        str(error.filename or "restore"),
+        error.strerror or str(error),
+        "a path that can be read and written",
+        "check permissions and free space",
+    )
 
 
 def _help() -> str:

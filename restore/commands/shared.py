@@ -66,11 +66,10 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", type=int, help="output size / input size, with --arch")
     parser.add_argument(
         "--set",
-        nargs="+",
-        action="extend",
+        action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="further options of the network, as feature_channels=52",
+        help="a further option of the network, as feature_channels=52; may be repeated",
     )
 
 
@@ -139,8 +138,13 @@ def image_jobs(source: str, target: str, read: Callable[[Path], object]) -> list
 
     folder = Path(source).is_dir()
     inputs = images.list_images(source) if folder else [Path(source)]
-    if not folder and Path(target).suffix.lower() in images.SUFFIXES:
+    if not folder and Path(target).suffix and not Path(target).is_dir():
         outputs = [Path(target)]
+        if Path(target).suffix.lower() not in images.SUFFIXES:
+            known = " ".join(sorted(images.SUFFIXES))
+            raise OptionError.of(
+                "OPT43", "unknown kind of image", "OUT", target, known, "choose another suffix"
+            )
     else:
         outputs = [Path(target) / f"{file.stem}.png" for file in inputs]
     if len(set(outputs)) < len(outputs):

@@ -579,17 +579,17 @@ def test_infer_with_arch_and_scale(tmp_path: Path, restore: Command) -> None:
     image = picture(5, 6, 3)
     source, out = put(tmp_path / "in.png", image), tmp_path / "out.png"
     words = ["infer", "--weights", tmp_path / "net.pth"]
-    told = ["--arch", "SPAN", "--scale", "3", source, out, "--set", "feature_channels=8"]
+    told = ["--arch", "SPAN", "--scale", "3", "--set", "feature_channels=8", source, out]
     assert restore(*words, *told).code == 0
     close_to(images.read(out), network, image)
     out.unlink()
     refused(restore(*words, source, out), "OPT41", "--arch")
     refused(restore(*words, "--arch", "SPANN", "--scale", "3", source, out), "OPT24", "'SPAN'?")
-    refused(restore(*words, *told, "featur_channels=8"), "OPT11", "'feature_channels'?")
+    refused(restore(*words, *told, "--set", "featur_channels=8"), "OPT11", "'feature_channels'?")
     refused(restore(*words, "--arch", "SPAN", "--scale", "3", source, out), "WGT09", "net.pth")
     told[3] = "2"
     refused(restore(*words, *told), "WGT09", "upsampler.0.weight (27, 8, 3, 3) ≠ (12, 8, 3, 3)")
-    refused(restore(*words, *told, "upscale=3"), "OPT33", "--scale")
+    refused(restore(*words, *told, "--set", "upscale=3"), "OPT33", "--scale")
     assert not out.exists()
 
 
@@ -751,8 +751,7 @@ def test_convert_leaves_nothing_behind_when_it_fails(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="no space"):
-        restore("convert", tiny, tmp_path / "net.pth")
+    refused(restore("convert", tiny, tmp_path / "net.pth"), "SYS01", "no space left on device")
     assert names(tmp_path) == []
 
 
@@ -792,3 +791,18 @@ def test_the_exit_code_and_the_streams_of_the_program(tmp_path: Path) -> None:
     )
     code, out, err = program("resize", "--scale", "1/2", "gone.png", "out2.png")
     assert (code, out) == (2, "") and err.startswith("error[IMG00]: ") and err.count("\n") == 1
+
+
+def test_unknown_output_suffix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images.write(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    assert main(["resize", "--scale", "2", str(tmp_path / "a.png"), str(tmp_path / "b.gif")]) == 2
+    assert capsys.readouterr().err.startswith("error[OPT43]: unknown kind of image (OUT): got ")
+    assert not (tmp_path / "b.gif").exists()
+
+
+def test_a_path_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["prepare", "demo", "--out", str(tmp_path / "file/demo")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error[SYS01]: the system refused a file operation (")
+    assert error.count("error[") == 1 and "Traceback" not in error
