@@ -35,7 +35,14 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "playwright>=1.45", "ruff>=0.6", "pyright>=1.1"],
+        "test": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "playwright>=1.45",
+            "ruff>=0.6",
+            "pyright>=1.1",
+            "jsonschema>=4.20",
+        ],
         "mamba": ["mamba-ssm>=2.2"],
         "triton": ["triton>=3.0"],
         "metrics": ["lpips>=0.1.4"],

@@ -236,7 +236,7 @@ def _without_unknown(
     for key, value in values.items():
         here = (*path, key)
         if not section.knows(key):
-            problems.append((here, _unknown_key(section, key, where(here))))
+            problems.append((here, _unknown_key(section, here, where(here))))
             continue
         child = section.child(key, value)
         if child is not None and isinstance(value, Mapping):
@@ -246,10 +246,11 @@ def _without_unknown(
     return kept, problems
 
 
-def _unknown_key(section: type[Section], key: str, where: str) -> Problem:
+def _unknown_key(section: type[Section], path: Path, where: str) -> Problem:
+    key = str(path[-1])
     known = [*section.model_fields, *section.further_examples]
     near = nearest(key, known)
-    owner = section.model_fields["type"].default if "type" in known else section.__name__
+    owner = section.model_fields["type"].default if "type" in known else _name(path[:-1])
     return Problem(
         "OPT11",
         f"unknown key of {owner}",

@@ -1,6 +1,6 @@
 """The README's picture: one region of a demo image as LQ, bicubic, restored and GT, side by side.
 
-  python scripts/demo_picture.py docs/demo.png
+python scripts/demo_picture.py docs/demo.png
 """
 
 from __future__ import annotations

@@ -198,9 +198,9 @@ def test_what_is_no_yaml_on_the_command_line_is_text() -> None:
 @pytest.mark.parametrize(
     "assignment, start",
     [
-        ("train.totl_iter=5", "error[OPT11]: unknown key of TrainOptions (--set train.totl_iter=5"),
-        ("trian.total_iter=5", "error[OPT11]: unknown key of TrainTree (--set trian.total_iter=5"),
-        ("val.vall.x=1", "error[OPT11]: unknown key of ValidationOptions (--set val.vall.x=1"),
+        ("train.totl_iter=5", "error[OPT11]: unknown key of train (--set train.totl_iter=5"),
+        ("trian.total_iter=5", "error[OPT11]: unknown key of the file (--set trian.total_iter=5"),
+        ("val.vall.x=1", "error[OPT11]: unknown key of val (--set val.vall.x=1"),
         ("train.total_iter=five", "error[OPT17]: wrong type of total_iter (--set train.total_iter"),
         ("train.total_iter.x=5", "error[OPT32]: an override goes through a value that is no"),
         ("train.scheduler.milestones.0=5", "error[OPT32]: an override goes through a value that"),

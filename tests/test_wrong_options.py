@@ -247,7 +247,7 @@ CHANGES = {
     "unknown key at the top": (
         "val:\n  val_freq",
         "vall:\n  val_freq",
-        "error[OPT11]: unknown key of TrainTree (tiny.yml:28 vall): got 'vall'; "
+        "error[OPT11]: unknown key of the file (tiny.yml:28 vall): got 'vall'; "
         f"expected one of {keys(TrainTree)}; fix: did you mean 'val'?",
     ),
     "unknown key in network_g": (
@@ -279,7 +279,7 @@ CHANGES = {
     "unknown set": (
         "  val:\n    type",
         "  vall:\n    type",
-        "error[OPT11]: unknown key of TrainSets (tiny.yml:10 datasets.vall): got 'vall'; "
+        "error[OPT11]: unknown key of datasets (tiny.yml:10 datasets.vall): got 'vall'; "
         "expected one of train, val, val_2; fix: did you mean 'val'?",
     ),
     "YAML 1.1's merge key": (
@@ -682,13 +682,13 @@ TEST_CHANGES = {
     "unknown set": (
         "test_1",
         "tset_1",
-        "error[OPT11]: unknown key of TestSets (tiny.yml:4 datasets.tset_1): got 'tset_1'; "
+        "error[OPT11]: unknown key of datasets (tiny.yml:4 datasets.tset_1): got 'tset_1'; "
         "expected one of test_1, test_2; fix: did you mean 'test_1'?",
     ),
     "a key of training": (
         "scale: 2\ndatasets",
         "scale: 2\nval: {val_freq: 100}\ndatasets",
-        "error[OPT11]: unknown key of ScoringOptions (tiny.yml:3 val.val_freq): got 'val_freq'; "
+        "error[OPT11]: unknown key of val (tiny.yml:3 val.val_freq): got 'val_freq'; "
         "expected one of protocol, crop_border, metrics, save_img, report_images, suffix, pbar; "
         "fix: remove it",
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from restore.section import Count, Section, mistake, no_effect
@@ -22,7 +22,7 @@ class SpanOptions(Section):
     bias: bool | None = no_effect("every convolution of SPAN keeps its bias, as published")
     img_range: float = 255.0
     """Factor applied to the mean-free input."""
-    rgb_mean: tuple[float, ...] = Field(default=(0.4488, 0.4371, 0.4040), validate_default=True)
+    rgb_mean: tuple[float, ...] = (0.4488, 0.4371, 0.4040)
 
     @field_validator("rgb_mean")
     @classmethod

@@ -174,7 +174,7 @@ class TrainOptions(Section):
     optim_g: Annotated[Section, OPTIMISER]
     scheduler: Annotated[Section, SCHEDULE] | None = None
     """The rate's course; constant when absent."""
-    warmup_iter: int = -1
+    warmup_iter: Annotated[int, Field(ge=-1)] = -1
     """Iterations in which the rate rises in a straight line; -1 for none."""
     pixel_opt: Annotated[Section, LOSS]
     ema_decay: float = 0.0
@@ -212,5 +212,5 @@ class DistOptions(Section):
     """BasicSR's `dist_params`."""
 
     backend: Literal["nccl", "gloo"] | None = None
-    port: Count = 29500
+    port: Annotated[int, Field(ge=1, le=65535)] = 29500
     find_unused_parameters: bool | None = no_effect("no network here has any")
