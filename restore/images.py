@@ -105,11 +105,23 @@ def decode(
 
 
 def check(
-    path: str | os.PathLike[str], *, orient: OrientRule = "refuse", max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str],
+    *,
+    channels: int | None = None,
+    alpha: AlphaRule = "refuse",
+    orient: OrientRule = "refuse",
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[int, int]:
-    """All that `read` checks before it decodes; the upright (height, width). Raises DataError."""
+    """The upright (height, width) of a file that `read` takes with the same arguments.
+
+    Decodes only what cannot be told otherwise (transparency, TIFF, BMP, WebP, gray); for a plain
+    RGB PNG or JPEG the file's structure is looked at. Raises DataError as `read` does.
+    """
     where = os.fspath(path)
-    _, height, width, facts = _inspect(_load(where, max_pixels), where, orient, max_pixels)
+    data = _load(where, max_pixels)
+    _, height, width, facts = _inspect(data, where, orient, max_pixels)
+    if channels == 1 or not facts.plain_rgb:
+        decode(data, where, channels=channels, alpha=alpha, orient=orient, max_pixels=max_pixels)
     return (width, height) if facts.orientation > 4 else (height, width)
 
 

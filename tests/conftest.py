@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 # Before torch is imported: on tensors this small, threads that wait for each other cost 10x.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def fresh_log() -> Iterator[None]:
+    """Our log as a new process has it, whatever a command in an earlier test made of it."""
+    log = logging.getLogger("restore")
+    log.handlers.clear()
+    log.propagate = True
+    log.setLevel(logging.NOTSET)
+    yield
+    log.handlers.clear()
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from restore import images
 from restore.commands.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -253,3 +257,74 @@ def test_bad_input_writes_nothing(place: Path, assignment: str, code: str) -> No
     assert done.stderr.count("error[") == 1 and f"error[{code}]" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (place / "experiments/refused").exists()
+
+
+def broken_sets(place: Path, folder: Path) -> Path:
+    """A copy of the demo's training pairs at ×2, to be broken."""
+    for kind in ("DIV2K_train_HR", "DIV2K_train_LR_bicubic/X2"):
+        shutil.copytree(place / "datasets/demo/DIV2K" / kind, folder / kind)
+    return folder
+
+
+def lone_lq(hr: Path) -> None:
+    hr.unlink()
+
+
+def empty_folder(hr: Path) -> None:
+    for file in hr.parent.iterdir():
+        file.unlink()
+
+
+def truncated(hr: Path) -> None:
+    hr.write_bytes(hr.read_bytes()[:-200])
+
+
+def zero_bytes(hr: Path) -> None:
+    hr.write_bytes(b"")
+
+
+def text_named_png(hr: Path) -> None:
+    hr.write_text("no picture at all\n")
+
+
+def transparent(hr: Path) -> None:
+    image = images.read(hr)
+    Image.fromarray(np.dstack([image, np.full(image.shape[:2], 9, np.uint8)])).save(hr)
+
+
+def wrong_size(hr: Path) -> None:
+    images.write(hr, images.read(hr)[:-2])
+
+
+@pytest.mark.parametrize(
+    ("breaking", "code"),
+    [
+        (lone_lq, "DAT05"), (empty_folder, "DAT03"), (truncated, "IMG03"), (zero_bytes, "IMG01"),
+        (text_named_png, "IMG02"), (transparent, "IMG06"), (wrong_size, "DAT06"),
+    ],
+)  # fmt: skip
+def test_broken_training_images(
+    place: Path, tmp_path: Path, breaking: Callable[[Path], None], code: str
+) -> None:
+    root = broken_sets(place, tmp_path)
+    breaking(root / "DIV2K_train_HR/0005.png")
+    sets = f"datasets.train.dataroot_gt={root}/DIV2K_train_HR"
+    done = run(
+        train("broken", sets, f"datasets.train.dataroot_lq={root}/DIV2K_train_LR_bicubic/X2"),
+        place,
+        expected=2,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error[")]
+    assert len(lines) == 1 and lines[0].startswith(f"error[{code}]: ") and "; fix: " in lines[0]
+    assert str(root) in lines[0] and "Traceback" not in done.stderr
+    assert not (place / "experiments/broken").exists()
+
+
+def test_sixteen_bit_training_images(place: Path, tmp_path: Path) -> None:
+    root = broken_sets(place, tmp_path)
+    for file in sorted(root.rglob("*.png"))[::2]:  # some of them, beside 8-bit ones
+        images.write(file, images.read(file).astype(np.uint16) * 257)
+    sets = f"datasets.train.dataroot_gt={root}/DIV2K_train_HR"
+    lq = f"datasets.train.dataroot_lq={root}/DIV2K_train_LR_bicubic/X2"
+    run(train("sixteen", sets, lq), place)
+    assert checkpoint(place, "sixteen").exists()

@@ -10,14 +10,13 @@ Weights that we saved say themselves which network they are for. Results of a fo
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from restore.commands.shared import add_network, image_jobs, network_options
 from restore.reports.sinks import log_to_console, progress
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,13 +47,11 @@ def run(args: argparse.Namespace) -> int:
     num_gpu: Literal["auto"] | int = "auto" if args.num_gpu == "auto" else int(args.num_gpu)
     predictor = predictor_of(network, options, World.start(num_gpu=num_gpu).device)
 
-    def read(path: Path) -> np.ndarray:
-        return images.read(path, channels=channels_of(options), alpha=args.alpha, orient="apply")
-
-    jobs = image_jobs(args.input, args.output, read)
+    rules = {"channels": channels_of(options), "alpha": args.alpha, "orient": "apply"}
+    jobs = image_jobs(args.input, args.output, lambda file: images.check(file, **rules))
     with progress(len(jobs), 0, "infer", shown=len(jobs) > 1) as bar:
         for source, target in jobs:
-            restored = predictor.restore(read(source))
+            restored = predictor.restore(images.read(source, **rules))
             target.parent.mkdir(parents=True, exist_ok=True)
             images.write(target, restored)
             bar.update()

@@ -17,7 +17,7 @@ from restore.errors import OptionError
 from restore.reports.sinks import log_to_console, progress
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 SMALLEST = Fraction(1, 1000)  # below it the kernel alone outgrows any image
 FIX = "use a smaller scale, or cut the image up"
@@ -76,20 +76,21 @@ def run(args: argparse.Namespace) -> int:
             "use the scale",
         )
 
-    def read(path: Path) -> np.ndarray:
-        image = images.read(path)
-        height, width = (side - side % args.modcrop or side for side in image.shape[:2])
+    def check(path: Path) -> None:
+        height, width = images.check(path)
         pixels = math.ceil(height * scale) * math.ceil(width * scale)
         if pixels > images.MAX_PIXELS:
             got = f"{pixels / 1e6:.1f} Mpx after resizing"
             raise flaw("IMG09", str(path), got, f"at most {images.MAX_PIXELS / 1e6:.1f} Mpx", FIX)
-        return image[:height, :width]
 
-    jobs = image_jobs(args.input, args.output, read)
+    jobs = image_jobs(args.input, args.output, check)
     with progress(len(jobs), 0, "resize", shown=len(jobs) > 1) as bar:
         for source, target in jobs:
+            image = images.read(source)
+            height, width = (side - side % args.modcrop or side for side in image.shape[:2])
+            image = image[:height, :width]
             result = imresize(
-                read(source), scale, edge=args.edge, round_between_passes=not args.round_once
+                image, scale, edge=args.edge, round_between_passes=not args.round_once
             )
             target.parent.mkdir(parents=True, exist_ok=True)
             images.write(target, result)

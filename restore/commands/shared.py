@@ -127,12 +127,13 @@ def network_options(args: argparse.Namespace, header: dict[str, Any]) -> Section
     return options
 
 
-def image_jobs(source: str, target: str, read: Callable[[Path], object]) -> list[tuple[Path, Path]]:
+def image_jobs(
+    source: str, target: str, check: Callable[[Path], object]
+) -> list[tuple[Path, Path]]:
     """(input, output) files for IN OUT: a file to a file or into a folder, a folder to a folder.
 
-    All files of a folder go through `read` first, so that a bad one stops the command before
-    anything is written; some flaws (transparency) only the decoder sees. Raises DataError, and
-    OptionError where an output would replace an input.
+    Every input goes through `check` first, so that a bad one stops the command before anything is
+    written. Raises DataError, and OptionError where an output would replace an input.
     """
     from restore import images
 
@@ -163,8 +164,8 @@ def image_jobs(source: str, target: str, read: Callable[[Path], object]) -> list
     for output in outputs:
         if output.resolve() in taken:
             raise _bad_output(str(output), "an input", "a file or folder apart from IN")
-    for file in inputs if folder else ():
-        read(file)
+    for file in inputs:
+        check(file)
     return list(zip(inputs, outputs, strict=True))
 
 

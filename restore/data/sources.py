@@ -23,15 +23,16 @@ SHOWN = 5
 class Source(Protocol):
     """A sequence of image pairs.
 
-    `files(i)` are the files that pair `i` comes from; `check_sizes` refuses pairs by their files'
-    (height, width) alone.
+    `files(i)` are the files that pair `i` comes from. `check(i)` raises DataError when pair `i`
+    cannot be used, decoding as little as possible, and gives the (height, width) of its GT, or of
+    LQ where there is no GT.
     """
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> ImagePair: ...
     def files(self, index: int) -> tuple[Path, ...]: ...
     def name(self, index: int) -> str: ...
-    def check_sizes(self, index: int, sizes: Sequence[tuple[int, int]]) -> None: ...
+    def check(self, index: int) -> tuple[int, int]: ...
 
 
 def open_source(options: Section, scale: int, *, channels: int, training: bool) -> Source:
@@ -74,9 +75,10 @@ class PairedFolders:
     def files(self, index: int) -> tuple[Path, ...]:
         return self._lq[index], self._gt[index]
 
-    def check_sizes(self, index: int, sizes: Sequence[tuple[int, int]]) -> None:
-        lq, gt = sizes
+    def check(self, index: int) -> tuple[int, int]:
+        lq, gt = (images.check(file, channels=self._channels) for file in self.files(index))
         check_scale(lq, gt, self._scale, self._where(index), crop_gt=self._crop_gt)
+        return gt
 
     def _where(self, index: int) -> str:
         return f"{self._lq[index]} and {self._gt[index]}"
@@ -108,8 +110,8 @@ class DegradedFolder:
     def files(self, index: int) -> tuple[Path, ...]:
         return (self._gt[index],)
 
-    def check_sizes(self, index: int, sizes: Sequence[tuple[int, int]]) -> None:
-        """Any size that holds one LQ pixel is cut to fit; see `__getitem__`."""
+    def check(self, index: int) -> tuple[int, int]:
+        return images.check(self._gt[index], channels=self._channels)
 
     def __getitem__(self, index: int) -> ImagePair:
         gt = images.read(self._gt[index], channels=self._channels)
@@ -143,8 +145,8 @@ class SingleFolder:
     def files(self, index: int) -> tuple[Path, ...]:
         return (self._lq[index],)
 
-    def check_sizes(self, index: int, sizes: Sequence[tuple[int, int]]) -> None:
-        """Nothing to fit to."""
+    def check(self, index: int) -> tuple[int, int]:
+        return images.check(self._lq[index], channels=self._channels)
 
     def __getitem__(self, index: int) -> ImagePair:
         lq = images.read(self._lq[index], channels=self._channels)
@@ -168,8 +170,8 @@ class Cached:
     def files(self, index: int) -> tuple[Path, ...]:
         return self._source.files(index)
 
-    def check_sizes(self, index: int, sizes: Sequence[tuple[int, int]]) -> None:
-        self._source.check_sizes(index, sizes)
+    def check(self, index: int) -> tuple[int, int]:
+        return self._source.check(index)
 
     def __getitem__(self, index: int) -> ImagePair:
         pair = self._kept.get(index)
@@ -183,22 +185,21 @@ class Cached:
 
 
 def check_source(source: Source, *, patch: int = 1, limit: int = 256) -> None:
-    """Look at up to `limit` evenly spread pairs without decoding them. Raises DataError.
+    """Look at up to `limit` evenly spread pairs before a run begins. Raises DataError.
 
-    Finds files that are cut short, damaged or no images, pairs whose sizes do not fit and GT
-    smaller than the training `patch`, before a run begins. The rest is checked when it is read.
+    Finds files that are cut short, damaged, transparent or no images, pairs whose sizes do not fit
+    and GT smaller than the training `patch`. The rest is checked when it is read.
     """
     count = min(len(source), limit)
     for number in range(count):
         index = number * len(source) // count
-        sizes = [images.check(file) for file in source.files(index)]
-        source.check_sizes(index, sizes)
-        if min(sizes[-1]) < patch:
+        height, width = source.check(index)
+        if min(height, width) < patch:
             raise DataError.of(
                 "DAT07",
                 "image smaller than the training patch",
                 str(source.files(index)[-1]),
-                f"{sizes[-1][1]}×{sizes[-1][0]}",
+                f"{width}×{height}",
                 f"sides of at least {patch}",
                 "use a smaller gt_size or leave the image out",
             )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -47,10 +46,8 @@ Command = Callable[..., Answer]
 
 
 @pytest.fixture
-def restore(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """`restore …` in this process, its streams caught and the log put back."""
-    log = logging.getLogger("restore")
-    before = list(log.handlers), log.level, log.propagate
+def restore(capsys: pytest.CaptureFixture[str]) -> Command:
+    """`restore …` in this process, its streams caught."""
 
     def run(*argv: object) -> Answer:
         capsys.readouterr()
@@ -58,9 +55,7 @@ def restore(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
         caught = capsys.readouterr()
         return Answer(code, caught.out, caught.err)
 
-    yield run
-    log.handlers[:], log.propagate = before[0], before[2]
-    log.setLevel(before[1])
+    return run
 
 
 def refused(answer: Answer, code: str, *words: object) -> None:

@@ -81,7 +81,6 @@ def test_damage_is_found_and_passed_over(
     assert fault_of(newest) is not None
     with pytest.raises(CheckpointError, match=r"error\[CKP05\]: checkpoint is damaged"):
         load(newest)
-    logging.getLogger("restore").propagate = True
     with caplog.at_level(logging.WARNING, "restore"):
         saved = store.load_newest()
     assert saved is not None and saved.numbers["step"] == 1
