@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import yaml
 
-from restore.errors import OptionError, Problem
+from restore.errors import OptionError
 from restore.section import Path, Section, parse
 
 MAX_BYTES = 1 << 20
@@ -399,8 +399,3 @@ class _Reader:
 
     def _line(self, at: yaml.Node | yaml.Event) -> str:
         return self.name if self.name.startswith("--") else f"{self.name}:{at.start_mark.line + 1}"
-
-
-def problem_lines(problems: Iterable[Problem]) -> str:
-    """The problems, one a line."""
-    return "\n".join(map(str, problems))

@@ -93,7 +93,7 @@ class _Keeper:
     """Saves what the page and the user want to see of one set."""
 
     def __init__(self, tree: TestTree, results: Path, place: int, count: int) -> None:
-        self._tree, self._results, self._count = tree, results, count
+        self._tree, self._results = tree, results
         self._folder = f"images/{place:02d}"
         shown = min(count, tree.val.report_images)
         self._shown = {number * count // shown for number in range(shown)}
