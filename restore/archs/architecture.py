@@ -36,8 +36,10 @@ class Architecture:
     """Dotted path `module:function`, called with the options; imported when first built."""
     scale: Callable[[Any], int]
     """Options -> output size / input size."""
-    scale_key: str
-    """The option that holds the scale."""
+    scale_key: str | None
+    """The option that holds the scale; None for networks whose output is as large as the input."""
+    channels: Callable[[Any], int]
+    """Options -> channels of the input image."""
     tasks: tuple[str, ...]
     paper: str
     license: str

@@ -15,6 +15,7 @@ SPAN = Architecture(
     builder="restore.archs.span:build",
     scale=lambda options: options.upscale,
     scale_key="upscale",
+    channels=lambda options: options.num_in_ch,
     tasks=("super-resolution",),
     paper="Swift Parameter-free Attention Network, CVPRW 2024, arXiv 2311.12770",
     license="Apache-2.0 (official code and weights)",

@@ -110,7 +110,7 @@ def network_options(args: argparse.Namespace, header: dict[str, Any]) -> Section
         key, _, text = assignment.partition("=")
         values[key] = scalar(text, f"--set {assignment}")
     entry = NETWORK.entry(str(values.get("type")))
-    if args.scale is not None and entry is not None:
+    if args.scale is not None and entry is not None and entry.scale_key is not None:
         values.setdefault(entry.scale_key, args.scale)
     options = parsed(values)  # refuses an unknown type
     assert entry is not None

@@ -43,7 +43,7 @@ def use_threads(count: int | None) -> None:
 
 def channels_of(network: Section) -> int:
     """Channels of the images that a network takes."""
-    return int(getattr(network, "num_in_ch", 3))
+    return architecture_of(getattr(network, "type")).channels(network)  # noqa: B009
 
 
 def open_sets(sets: dict[str, Section], scale: int, channels: int) -> list[tuple[str, Source]]:
