@@ -19,7 +19,8 @@ from restore.commands.shared import read_tree
 from restore.errors import OptionError
 from restore.metrics.protocols import PROTOCOLS
 from restore.options import dump, read_document, read_options, scalar
-from restore.recipes.trees import TrainTree, check_train
+from restore.recipes.checks import check_train
+from restore.recipes.trees import TrainTree
 from restore.section import (
     Count,
     OneOf,

@@ -17,7 +17,8 @@ from restore.data.options import EVALUATION_SETS, TRAINING_SETS
 from restore.errors import OptionError
 from restore.losses.options import LOSSES
 from restore.options import dump, read_document, read_options
-from restore.recipes.trees import TestTree, TrainTree, check_test, check_train
+from restore.recipes.checks import check_test, check_train
+from restore.recipes.trees import TestTree, TrainTree
 from restore.section import without_effect
 from restore.training.options import OPTIMISERS, SCHEDULES
 

@@ -17,7 +17,8 @@ from restore.data.options import EVALUATION_SETS, TRAINING_SETS, PairedImageTrai
 from restore.errors import OptionError
 from restore.losses.options import LOSSES, L1Loss
 from restore.options import MAX_BYTES
-from restore.recipes.trees import TestTree, TrainTree, check_test, check_train
+from restore.recipes.checks import check_test, check_train
+from restore.recipes.trees import TestTree, TrainTree
 from restore.section import Section
 from restore.training.options import OPTIMISERS, SCHEDULES, Adam, TrainOptions
 
@@ -67,6 +68,7 @@ network_g:
   upscale: 2
 """
 
+VAL_SET = "val:\n    type: PairedImageDataset\n    dataroot_gt: gt\n    dataroot_lq: lq\n"
 SCHEDULER = "type: MultiStepLR\n    milestones: [50, 80]"
 COSINE = "type: CosineAnnealingRestartLR\n    periods: "
 CYCLIC = "type: CosineAnnealingRestartCyclicLR\n    periods: "
@@ -641,6 +643,33 @@ CHANGES = {
         "scale: 4\ndatasets",
         "error[OPT33]: scale differs from SPAN's (tiny.yml:2 scale): got 4; "
         "expected 2, as network_g says; fix: make both the same",
+    ),
+    "a degradation that keeps the size at scale 2": (
+        VAL_SET,
+        "val:\n    type: DegradedImageDataset\n    dataroot_gt: gt\n"
+        "    degradation: {type: Haze}\n",
+        "error[OPT36]: Haze keeps the image's size (tiny.yml:13 datasets.val.degradation): "
+        "got scale 2; expected scale 1; fix: use BicubicDown",
+    ),
+    "a range that runs backwards": (
+        VAL_SET,
+        "val:\n    type: DegradedImageDataset\n    dataroot_gt: gt\n"
+        "    degradation: {type: MotionBlur, path_length: [20, 8]}\n",
+        "error[OPT18]: a range runs backwards (tiny.yml:13 datasets.val.degradation.path_length): "
+        "got (20, 8); expected [low, high]; fix: swap the two numbers",
+    ),
+    "pairing with a template": (
+        VAL_SET,
+        f"{VAL_SET}    filename_tmpl: '{{}}x2'\n    pairing: sidd\n",
+        "error[OPT35]: pairing and filename_tmpl are both given (tiny.yml:15 "
+        "datasets.val.pairing): got 'sidd'; expected one of them; "
+        "fix: remove filename_tmpl; this pairing has its own names",
+    ),
+    "unknown pairing": (
+        VAL_SET,
+        f"{VAL_SET}    pairing: gropo\n",
+        "error[OPT31]: unknown value of pairing (tiny.yml:14 datasets.val.pairing): got 'gropo'; "
+        "expected 'template', 'gopro', 'sidd' or 'reside'; fix: did you mean 'gopro'?",
     ),
     "two rules": (
         "val_freq: 10",

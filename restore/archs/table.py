@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from restore.archs.architecture import Architecture
-from restore.archs.options import SpanOptions
+from restore.archs.architecture import Architecture, SizeRule
+from restore.archs.options import (
+    MimoUnetOptions,
+    MimoUnetPlusCfaOptions,
+    MimoUnetPlusOptions,
+    MirnetV2Options,
+    SpanOptions,
+)
 from restore.catalog import Catalog
 from restore.section import OneOf
 
@@ -26,7 +32,83 @@ SPAN = Architecture(
     },
 )
 
-ARCHS: Catalog[Architecture] = Catalog("network", {"SPAN": SPAN})
+MIRNET_V2 = Architecture(
+    name="MIRNet_v2",
+    options=MirnetV2Options,
+    builder="restore.archs.mirnet_v2:build",
+    scale=lambda options: 1,
+    scale_key=None,
+    channels=lambda options: options.inp_channels,
+    tasks=("denoising", "real-world super-resolution", "enhancement", "defocus-deblurring"),
+    paper="Learning Enriched Features for Fast Image Restoration and Enhancement, TPAMI 2022, "
+    "arXiv 2205.01649",
+    license="Academic Public License, non-commercial (official code and weights)",
+    size=SizeRule(minimum=4, multiple=4),
+    presets={
+        **{name: MirnetV2Options() for name in ("sr_x2", "sr_x3", "sr_x4")},
+        **{name: MirnetV2Options() for name in ("enhancement_lol", "enhancement_fivek")},
+        "real_denoising": MirnetV2Options(),
+        "dual_pixel_defocus": MirnetV2Options(task="defocus_deblurring", inp_channels=6),
+    },
+)
+
+# The networks take multiples of 4; 8 is the padding that the family is evaluated with here.
+MIMO_SIZE = SizeRule(minimum=8, multiple=8)
+MIMO_PAPER = "Rethinking Coarse-to-Fine Approach in Single Image Deblurring, ICCV 2021"
+MIMO_LICENSE = "none: the official code and weights have no licence; this is our own code"
+
+MIMO_UNET = Architecture(
+    name="MIMOUNet",
+    options=MimoUnetOptions,
+    builder="restore.archs.mimo_unet:build",
+    scale=lambda options: 1,
+    scale_key=None,
+    channels=lambda options: 3,
+    tasks=("deblurring",),
+    paper=MIMO_PAPER,
+    license=MIMO_LICENSE,
+    size=MIMO_SIZE,
+    presets={"MIMO-UNet": MimoUnetOptions()},
+)
+
+MIMO_UNET_PLUS = Architecture(
+    name="MIMOUNetPlus",
+    options=MimoUnetPlusOptions,
+    builder="restore.archs.mimo_unet:build_plus",
+    scale=lambda options: 1,
+    scale_key=None,
+    channels=lambda options: 3,
+    tasks=("deblurring",),
+    paper=MIMO_PAPER,
+    license=MIMO_LICENSE,
+    size=MIMO_SIZE,
+    presets={"MIMO-UNet+": MimoUnetPlusOptions()},
+)
+
+MIMO_UNET_PLUS_CFA = Architecture(
+    name="MIMOUNetPlusCFA",
+    options=MimoUnetPlusCfaOptions,
+    builder="restore.archs.mimo_unet_cfa:build",
+    scale=lambda options: 1,
+    scale_key=None,
+    channels=lambda options: 3,
+    tasks=("deblurring",),
+    paper="none: a description of another network under the name of MIMO-UNet+, made definite",
+    license="Apache-2.0 (our own; there are no official code and weights)",
+    size=MIMO_SIZE,
+    presets={"MIMO-UNet+CFA": MimoUnetPlusCfaOptions()},
+)
+
+ARCHS: Catalog[Architecture] = Catalog(
+    "network",
+    {
+        "SPAN": SPAN,
+        "MIRNet_v2": MIRNET_V2,
+        "MIMOUNet": MIMO_UNET,
+        "MIMOUNetPlus": MIMO_UNET_PLUS,
+        "MIMOUNetPlusCFA": MIMO_UNET_PLUS_CFA,
+    },
+)
 
 
 def _options(architecture: Architecture) -> Any:

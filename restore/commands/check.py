@@ -11,7 +11,8 @@ from typing import Any
 from restore.commands.shared import add_overrides, overrides, read_tree
 from restore.errors import OptionError, Problem
 from restore.options import read_document
-from restore.recipes.trees import TestTree, TrainTree, check_test, check_train
+from restore.recipes.checks import check_test, check_train
+from restore.recipes.trees import TestTree, TrainTree
 from restore.reports.sinks import log_to_console
 
 

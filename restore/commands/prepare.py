@@ -3,8 +3,8 @@
   restore prepare demo --out datasets/demo
 
 demo: natural images inside the scikit-image wheel, split into train, validation and test, laid out
-as DIV2K and its benchmark sets are. It shows that training works; no paper's number can be
-reproduced on it.
+as DIV2K and its benchmark sets are; and blurred, noisy and hazy pairs made from them, laid out as
+GoPro, SIDD and RESIDE are. It shows that training works; no paper's number can be reproduced on it.
 """
 
 from __future__ import annotations

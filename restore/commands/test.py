@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 
 from restore.commands.shared import add_option_file, overrides, read_tree
-from restore.recipes.trees import TestTree, check_test
+from restore.recipes.checks import check_test
+from restore.recipes.trees import TestTree
 from restore.reports.sinks import log_to_console
 
 

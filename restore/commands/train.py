@@ -13,7 +13,8 @@ import argparse
 import logging
 
 from restore.commands.shared import add_option_file, overrides, read_tree
-from restore.recipes.trees import TrainTree, check_train
+from restore.recipes.checks import check_train
+from restore.recipes.trees import TrainTree
 from restore.reports.sinks import log_to_console
 
 log = logging.getLogger("restore")

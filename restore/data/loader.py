@@ -1,7 +1,9 @@
 """Floor 3. The training stream: sample `i` is a pure function of the seed, so its state is `i`.
 
-Position p of the endless stream is item `order(seed, epoch)[p mod n]` of epoch `p div n`, cut and
-flipped by a generator of (seed, epoch, index). Rank r of W takes its share of every global batch.
+Position p of the endless stream is item `order(seed, epoch)[p mod n]` of epoch `p div n`, degraded,
+cut and flipped by a generator of (seed, epoch, index). Rank r of W takes its share of every global
+batch. The position of a step follows from the stages (patch and batch by step), so the state of the
+loader is the step.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 
 import numpy as np
 import torch
@@ -18,8 +21,10 @@ from torch import Tensor
 
 from restore.data.augment import CropFlip, sample_rng
 from restore.data.sources import Source
+from restore.data.stages import Stages
 
 AHEAD = 3  # batches made ahead of the one in use
+Sample = tuple[np.ndarray, np.ndarray, str]
 
 
 @dataclass(frozen=True)
@@ -46,76 +51,74 @@ def _float(stored: Tensor, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=2)
-def order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The permutation of `count` items in `epoch`."""
+def order(seed: int, epoch: int, items: int) -> np.ndarray:
+    """The permutation of `items` items in `epoch`."""
     sequence = np.random.SeedSequence((seed, epoch), spawn_key=(1,))
-    return np.random.Generator(np.random.PCG64(sequence)).permutation(count)
+    return np.random.Generator(np.random.PCG64(sequence)).permutation(items)
 
 
 class Loader:
-    """Batches of a source, for one rank, from any position of the stream."""
+    """Batches of a source, for one rank, from any step of the run."""
 
     def __init__(
         self,
         source: Source,
-        crop: CropFlip,
+        stages: Stages,
         *,
-        batch: int,
+        hflip: bool,
+        rot: bool,
         seed: int,
         rank: int = 0,
         ranks: int = 1,
         threads: int = 2,
     ) -> None:
-        self._source, self._crop, self._seed = source, crop, seed
-        self._batch, self._rank, self._ranks, self._threads = batch, rank, ranks, threads
+        self.stages = stages
+        self._source, self._seed, self._threads = source, seed, threads
+        self._rank, self._ranks = rank, ranks
+        self._crops = {s.gt_size: CropFlip(s.gt_size, hflip, rot) for s in stages}
 
-    @property
-    def global_batch(self) -> int:
-        """Samples of one step over all ranks."""
-        return self._batch * self._ranks
+    def position(self, step: int) -> int:
+        """Samples of the stream that all ranks have taken before `step`."""
+        return self.stages.position(step) * self._ranks
 
-    def epoch(self, position: int) -> int:
-        """The epoch in which stream position `position` lies."""
-        return position // len(self._source)
-
-    def sample(self, position: int) -> tuple[np.ndarray, np.ndarray, str]:
-        """(lq, gt, name) of stream position `position`."""
+    def sample(self, position: int, gt_size: int) -> Sample:
+        """(lq, gt, name) of a stream position, cut to `gt_size`."""
         epoch, offset = divmod(position, len(self._source))
         index = int(order(self._seed, epoch, len(self._source))[offset])
-        lq, gt = self._crop(self._source[index], sample_rng(self._seed, epoch, index))
+        rng = sample_rng(self._seed, epoch, index)
+        lq, gt = self._crops[gt_size](self._source.sample(index, rng), rng)
         return lq, gt, self._source.name(index)
 
-    def batches(self, start: int) -> Generator[Batch, None, None]:
-        """This rank's batches from stream position `start` on, without end.
+    def batches(self, step: int) -> Generator[Batch, None, None]:
+        """This rank's batches from 0-based `step` on, without end.
 
         Raises DataError, from the thread that met it, for an image that cannot be used.
         """
         if not self._threads:
-            while True:
-                yield self._collate([self.sample(p) for p in self._positions(start)], start)
-                start += self.global_batch
+            for at in count(step):
+                yield self._collate([self.sample(*wanted) for wanted in self._wanted(at)], at)
         with ThreadPoolExecutor(self._threads, thread_name_prefix="loader") as pool:
-            waiting: deque[list[Future[tuple[np.ndarray, np.ndarray, str]]]] = deque()
-            made = start
+            waiting: deque[list[Future[Sample]]] = deque()
+            asked = step
             try:
-                while True:
+                for at in count(step):
                     while len(waiting) < AHEAD:
-                        positions = self._positions(made)
-                        waiting.append([pool.submit(self.sample, p) for p in positions])
-                        made += self.global_batch
+                        waiting.append([pool.submit(self.sample, *w) for w in self._wanted(asked)])
+                        asked += 1
                     samples = [future.result() for future in waiting.popleft()]
-                    yield self._collate(samples, start)
-                    start += self.global_batch
+                    yield self._collate(samples, at)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _positions(self, start: int) -> range:
-        first = start + self._rank * self._batch
-        return range(first, first + self._batch)
+    def _wanted(self, step: int) -> list[tuple[int, int]]:
+        """(stream position, gt_size) of each of this rank's samples at `step`."""
+        stage = self.stages.at(step)
+        first = self.position(step) + self._rank * stage.batch
+        return [(position, stage.gt_size) for position in range(first, first + stage.batch)]
 
-    def _collate(self, samples: list[tuple[np.ndarray, np.ndarray, str]], start: int) -> Batch:
+    def _collate(self, samples: list[Sample], step: int) -> Batch:
         lq, gt, names = zip(*samples, strict=True)
-        return Batch(_stack(lq), _stack(gt), names, start + self.global_batch)
+        return Batch(_stack(lq), _stack(gt), names, self.position(step + 1))
 
 
 def _stack(crops: tuple[np.ndarray, ...]) -> Tensor:

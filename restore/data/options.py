@@ -4,8 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
 from restore.catalog import Catalog
-from restore.section import Count, FileTemplate, Natural, OneOf, Section, UserPath, no_effect
+from restore.data.stages import Stages
+from restore.section import (
+    Count,
+    FileTemplate,
+    Natural,
+    NotNegative,
+    OneOf,
+    Section,
+    UserPath,
+    mistake,
+    no_effect,
+)
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise mistake("OPT18", "a range runs backwards", "[low, high]", "swap the two numbers")
+    return bounds
+
+
+Positive = Annotated[float, Field(gt=0)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Range = Annotated[tuple[NotNegative, NotNegative], AfterValidator(_ascending)]
+PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+UnitRange = Annotated[tuple[Unit, Unit], AfterValidator(_ascending)]
 
 
 class BicubicDownOptions(Section):
@@ -14,7 +40,67 @@ class BicubicDownOptions(Section):
     type: Literal["BicubicDown"] = "BicubicDown"
 
 
-DEGRADATIONS: Catalog[type[Section]] = Catalog("degradation", {"BicubicDown": BicubicDownOptions})
+class MotionBlurOptions(Section):
+    """LQ blurred by a shaking camera: the mean of many shifted and turned copies, as in GoPro."""
+
+    type: Literal["MotionBlur"] = "MotionBlur"
+    path_length: Range = (8.0, 20.0)
+    """Length of the camera's path in pixels of an image whose long side is 640; grows with it."""
+    rotation: Range = (0.0, 0.5)
+    """Largest turn about the image's centre, in degrees, to either side."""
+    subframes: Annotated[int, Field(ge=2, le=1000)] = 33
+    """Copies averaged; more where they would lie over 0.7 pixels apart."""
+    gamma: Positive = 1.0
+    """1: averaged as stored (GoPro `blur`); 2.2: in linear light (GoPro `blur_gamma`)."""
+
+
+class SensorNoiseOptions(Section):
+    """LQ with a camera's noise: raw Poisson-Gaussian noise, demosaicked and developed, as in
+    SIDD."""
+
+    type: Literal["SensorNoise"] = "SensorNoise"
+    shot: PositiveRange = (0.006, 0.03)
+    """a of the raw variance a·x + b, x in [0, 1]; drawn log-uniformly. b follows from it."""
+    read_spread: NotNegative = 0.26
+    """Standard deviation of ln b about 2.18·ln a + 1.20."""
+    red_gain: PositiveRange = (1.9, 2.4)
+    """White balance of red over green."""
+    blue_gain: PositiveRange = (1.5, 1.9)
+    """White balance of blue over green."""
+    chroma_sigma: NotNegative = 1.5
+    """Smoothing of the noise's colour, in pixels, as cameras do it; 0 for none."""
+
+
+class HazeOptions(Section):
+    """LQ seen through haze: I = J·t + A·(1 - t), t = exp(-beta·depth), as in RESIDE."""
+
+    type: Literal["Haze"] = "Haze"
+    scene: Literal["indoor", "outdoor"] = "outdoor"
+    """Made-up depth: a slanted plane, or a ground that runs to a horizon under a far sky."""
+    beta: Range | None = None
+    """Scattering over the largest depth; 0.6 to 1.8 indoors, 0.2 to 1.0 outdoors if left out."""
+    airlight: UnitRange | None = None
+    """A, of the white that haze tends to; 0.7 to 1 indoors, 0.8 to 1 outdoors when left out."""
+
+
+class GaussianNoiseOptions(Section):
+    """LQ with white Gaussian noise, clipped and rounded to the image's integers."""
+
+    type: Literal["GaussianNoise"] = "GaussianNoise"
+    sigma: NotNegative | Range
+    """Standard deviation on the scale 0 to 255: a number, or [low, high] drawn uniformly."""
+
+
+DEGRADATIONS: Catalog[type[Section]] = Catalog(
+    "degradation",
+    {
+        "BicubicDown": BicubicDownOptions,
+        "MotionBlur": MotionBlurOptions,
+        "SensorNoise": SensorNoiseOptions,
+        "Haze": HazeOptions,
+        "GaussianNoise": GaussianNoiseOptions,
+    },
+)
 DEGRADATION = OneOf(DEGRADATIONS, lambda section: section)
 
 
@@ -24,10 +110,13 @@ class DiskOptions(Section):
     type: Literal["disk"] = "disk"
 
 
-class _Common(Section):
+class _Named(Section):
     name: str = ""
     """What logs and tables call the set; the key under `datasets` when empty."""
     io_backend: DiskOptions = DiskOptions()
+
+
+class _Common(_Named):
     ram_cache_mib: Natural = 0
     """Decoded images kept in memory, in MiB; filled in the first epoch. 0 keeps none."""
 
@@ -39,6 +128,22 @@ class _Pairs(_Common):
     """LQ stem from the GT stem: '{}x4' pairs 0001.png with 0001x4.png."""
     meta_info_file: UserPath | None = None
     """A list of the GT files to use, one a line (anything after the first space is ignored)."""
+    pairing: Literal["template", "gopro", "sidd", "reside"] = "template"
+    """How names pair: `template` by filename_tmpl; `gopro` SEQ/blur/x.png with SEQ/sharp/x.png;
+    `sidd` SCENE/…_NOISY_SRGB_… with SCENE/…_GT_SRGB_…; `reside` each id_….png with id.png.
+    For `gopro` and `sidd` dataroot_gt and dataroot_lq may be the same folder."""
+
+    @field_validator("pairing")
+    @classmethod
+    def _one_rule(cls, pairing: str, before: ValidationInfo) -> str:
+        if pairing != "template" and before.data.get("filename_tmpl", "{}") != "{}":
+            raise mistake(
+                "OPT35",
+                "pairing and filename_tmpl are both given",
+                "one of them",
+                "remove filename_tmpl; this pairing has its own names",
+            )
+        return pairing
 
 
 class _Degraded(_Common):
@@ -48,8 +153,14 @@ class _Degraded(_Common):
 
 class _Training(Section):
     gt_size: Count
-    """Side of the square GT crop, in pixels."""
+    """Side of the square GT crop, in pixels; with `gt_sizes`, of none larger."""
     batch_size_per_gpu: Count
+    iters: tuple[Count, ...] | None = None
+    """Progressive learning: the steps of each stage; the last stage goes on to the end."""
+    gt_sizes: tuple[Count, ...] | None = None
+    """Progressive learning: the GT crop of each stage."""
+    mini_batch_sizes: tuple[Count, ...] | None = None
+    """Progressive learning: the batch of each stage, per GPU."""
     use_hflip: bool = True
     use_rot: bool = True
     """Vertical flips and quarter turns."""
@@ -60,6 +171,12 @@ class _Training(Section):
     prefetch_mode: str | None = no_effect("batches are always made ahead")
     num_prefetch_queue: int | None = no_effect("batches are always made ahead")
     pin_memory: bool | None = no_effect("memory is pinned when there is a GPU")
+
+    def stages(self) -> Stages:
+        """The stages of the run; one when progressive learning is not asked for."""
+        if self.iters and self.gt_sizes and self.mini_batch_sizes:
+            return Stages(self.iters, self.mini_batch_sizes, self.gt_sizes)
+        return Stages.single(self.batch_size_per_gpu, self.gt_size)
 
 
 class PairedImageDataset(_Pairs):
@@ -74,6 +191,15 @@ class DegradedImageDataset(_Degraded):
     type: Literal["DegradedImageDataset"] = "DegradedImageDataset"
 
 
+class SIDDBlocksDataset(_Named):
+    """SIDD's validation blocks, in its two files ValidationNoisyBlocksSrgb.mat and
+    ValidationGtBlocksSrgb.mat; held in memory while in use."""
+
+    type: Literal["SIDDBlocksDataset"] = "SIDDBlocksDataset"
+    dataroot: UserPath
+    """The folder with both files."""
+
+
 class SingleImageDataset(_Common):
     """One folder of LQ without ground truth: restored, not scored."""
 
@@ -81,8 +207,24 @@ class SingleImageDataset(_Common):
     dataroot_lq: UserPath
 
 
+class DualPixelDataset(_Common):
+    """DPDD: left and right views and GT in three folders, the same names in each.
+
+    LQ has six channels, left before right.
+    """
+
+    type: Literal["DualPixelDataset"] = "DualPixelDataset"
+    dataroot_gt: UserPath
+    dataroot_lqL: UserPath
+    dataroot_lqR: UserPath
+
+
 class PairedImageTraining(PairedImageDataset, _Training):
     """PairedImageDataset to train on."""
+
+
+class DualPixelTraining(DualPixelDataset, _Training):
+    """DualPixelDataset to train on."""
 
 
 class DegradedImageTraining(DegradedImageDataset, _Training):
@@ -91,15 +233,38 @@ class DegradedImageTraining(DegradedImageDataset, _Training):
 
 TRAINING_SETS: Catalog[type[Section]] = Catalog(
     "training data set",
-    {"PairedImageDataset": PairedImageTraining, "DegradedImageDataset": DegradedImageTraining},
+    {
+        "PairedImageDataset": PairedImageTraining,
+        "DegradedImageDataset": DegradedImageTraining,
+        "DualPixelDataset": DualPixelTraining,
+    },
 )
 EVALUATION_SETS: Catalog[type[Section]] = Catalog(
     "data set",
     {
         "PairedImageDataset": PairedImageDataset,
         "DegradedImageDataset": DegradedImageDataset,
+        "DualPixelDataset": DualPixelDataset,
+        "SIDDBlocksDataset": SIDDBlocksDataset,
         "SingleImageDataset": SingleImageDataset,
     },
 )
 TRAINING_SET = OneOf(TRAINING_SETS, lambda section: section)
 EVALUATION_SET = OneOf(EVALUATION_SETS, lambda section: section)
+
+
+def check_degradation(options: Section, scale: int) -> tuple[str, str, str, str] | None:
+    """What is wrong with the degradation of data set `options` at `scale`, or None.
+
+    (what, got, expected, fix) of a Problem OPT36; sets without a degradation have nothing wrong.
+    """
+    if not isinstance(options, _Degraded):
+        return None
+    kind = str(getattr(options.degradation, "type"))  # noqa: B009
+    others = ", ".join(name for name in DEGRADATIONS if name != "BicubicDown")
+    if kind == "BicubicDown" and scale == 1:
+        what, fix = "BicubicDown changes nothing at scale 1", f"choose another: {others}"
+        return what, kind, "a scale above 1, or a degradation that keeps the size", fix
+    if kind != "BicubicDown" and kind in DEGRADATIONS and scale != 1:
+        return f"{kind} keeps the image's size", f"scale {scale}", "scale 1", "use BicubicDown"
+    return None

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from restore.errors import DataError
+
+Fit = Literal["exact", "corner", "centre"]
+MARGIN = 10  # pixels that `centre` may cut off each side
 
 
 @dataclass(frozen=True)
@@ -20,30 +24,43 @@ class ImagePair:
     scale: int
 
     @property
+    def view(self) -> np.ndarray:
+        """LQ as an image to look at: itself, or the mean of the two views of a dual-pixel pair."""
+        if self.lq.ndim == 2 or self.lq.shape[2] <= 3:
+            return self.lq
+        left, right = self.lq[..., :3], self.lq[..., 3:]
+        return ((left.astype(np.uint32) + right) // 2).astype(self.lq.dtype)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of both images."""
         return self.lq.nbytes + (self.gt.nbytes if self.gt is not None else 0)
 
 
 def paired(
-    name: str, lq: np.ndarray, gt: np.ndarray, scale: int, where: str, *, crop_gt: bool
+    name: str, lq: np.ndarray, gt: np.ndarray, scale: int, where: str, *, fit: Fit
 ) -> ImagePair:
-    """The pair, or DataError DAT06 when the sizes do not fit the scale (see `check_scale`)."""
-    check_scale(lq.shape[:2], gt.shape[:2], scale, where, crop_gt=crop_gt)
-    return ImagePair(name, lq, gt[: lq.shape[0] * scale, : lq.shape[1] * scale], scale)
+    """The pair, or DataError DAT06 when the sizes do not fit the scale (see `gt_origin`)."""
+    top, left = gt_origin(lq.shape[:2], gt.shape[:2], scale, where, fit=fit)
+    height, width = (side * scale for side in lq.shape[:2])
+    return ImagePair(name, lq, gt[top : top + height, left : left + width], scale)
 
 
-def check_scale(
-    lq: Sequence[int], gt: Sequence[int], scale: int, where: str, *, crop_gt: bool
-) -> None:
-    """DataError DAT06 unless `gt` (height, width) is `lq` times the scale.
+def gt_origin(
+    lq: Sequence[int], gt: Sequence[int], scale: int, where: str, *, fit: Fit
+) -> tuple[int, int]:
+    """Where in GT the image begins whose size is LQ times the scale: (top, left).
 
-    With `crop_gt` a GT may be up to `scale - 1` pixels larger, to be cut at the bottom and right,
-    as for benchmark sets whose HR was not cut to a multiple.
+    `fit`: `exact` takes a GT of that very size; `corner` one up to `scale - 1` pixels larger, to be
+    cut at the bottom and right, as for benchmark sets whose HR was not cut to a multiple; `centre`
+    one up to MARGIN pixels larger on every side, the same on opposite sides, as RESIDE's indoor
+    set needs (hazy 620×460, clear 640×480). Raises DataError DAT06.
     """
-    spare = scale - 1 if crop_gt else 0
-    if all(0 <= big - small * scale <= spare for small, big in zip(lq, gt, strict=True)):
-        return
+    spare = [big - small * scale for small, big in zip(lq, gt, strict=True)]
+    allowed = {"exact": 0, "corner": scale - 1, "centre": 2 * MARGIN}[fit]
+    even = fit != "centre" or not any(extra % 2 for extra in spare)
+    if even and all(0 <= extra <= allowed for extra in spare):
+        return (spare[0] // 2, spare[1] // 2) if fit == "centre" else (0, 0)
     raise DataError.of(
         "DAT06",
         "LQ and GT sizes do not fit the scale",

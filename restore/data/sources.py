@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from restore import images
+from restore.data.blocks import BLOCK_FILES, read_blocks, shape_of_blocks
 from restore.data.degradations.bicubic import BicubicDown
-from restore.data.options import DegradedImageDataset, PairedImageDataset, SingleImageDataset
-from restore.data.pair import ImagePair, check_scale, paired
-from restore.errors import DataError
+from restore.data.degradations.build import Degradation, build_degradation, name_rng
+from restore.data.matching import Match, match, pairing_of
+from restore.data.options import (
+    DegradedImageDataset,
+    DualPixelDataset,
+    PairedImageDataset,
+    SIDDBlocksDataset,
+    SingleImageDataset,
+    check_degradation,
+)
+from restore.data.pair import Fit, ImagePair, gt_origin, paired
+from restore.errors import DataError, OptionError
 from restore.section import Section
-
-Degradation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-SHOWN = 5
 
 
 class Source(Protocol):
@@ -34,103 +41,165 @@ class Source(Protocol):
     def name(self, index: int) -> str: ...
     def check(self, index: int) -> tuple[int, int]: ...
 
+    def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
+        """Pair `index` for training: what a source draws, it draws from `rng`. `self[index]` is
+        the same pair at every call."""
+        return self[index]
+
 
 def open_source(options: Section, scale: int, *, channels: int, training: bool) -> Source:
-    """The source that data set options describe. Raises DataError.
+    """The source that data set options describe. Raises DataError, or OptionError OPT36.
 
     `channels`: what the network takes; gray images are replicated for 3. When not `training`, a GT
     slightly larger than LQ × scale is cut to it.
     """
-    crop_gt = not training
-    source: Source
+    cache = getattr(options, "ram_cache_mib", 0) << 20
     if isinstance(options, PairedImageDataset):
-        gt, lq = _match(options)
-        source = PairedFolders(gt, lq, scale, channels, crop_gt)
-    elif isinstance(options, DegradedImageDataset):
-        gt = images.list_images(options.dataroot_gt)
-        source = DegradedFolder(gt, BicubicDown(scale), scale, channels)
-    elif isinstance(options, SingleImageDataset):
-        source = SingleFolder(images.list_images(options.dataroot_lq), scale, channels)
-    else:
-        raise TypeError(f"no source for {type(options).__name__}")
-    cache = getattr(options, "ram_cache_mib", 0)
-    return Cached(source, cache << 20) if cache else source
+        fit: Fit = pairing_of(options).fit
+        fit = "exact" if training and fit == "corner" else fit
+        return _cached(PairedFolders(match(options), scale, channels, fit), cache)
+    if isinstance(options, DegradedImageDataset):
+        return _open_degraded(options, scale, channels, cache)
+    if isinstance(options, SingleImageDataset):
+        files = images.list_images(options.dataroot_lq)
+        return _cached(SingleFolder(files, scale, channels), cache)
+    if isinstance(options, DualPixelDataset):
+        return _cached(DualPixelFolders(options, scale), cache)
+    if isinstance(options, SIDDBlocksDataset):
+        return SIDDBlocks(Path(options.dataroot), scale, channels)
+    raise TypeError(f"no source for {type(options).__name__}")
 
 
-class PairedFolders:
-    """LQ and GT files, position by position."""
+def _open_degraded(options: DegradedImageDataset, scale: int, channels: int, cache: int) -> Source:
+    """What is drawn anew in every epoch lies outside the cache, what is not, inside."""
+    wrong = check_degradation(options, scale)
+    if wrong is not None:
+        what, got, expected, fix = wrong
+        raise OptionError.of("OPT36", what, options.dataroot_gt, got, expected, fix)
+    degradation = build_degradation(options.degradation, scale)
+    clean = SingleFolder(images.list_images(options.dataroot_gt), 1, channels)
+    if isinstance(degradation, BicubicDown):
+        return _cached(DegradedFolder(clean, degradation, scale), cache)
+    return DegradedFolder(_cached(clean, cache), degradation, scale)
 
-    def __init__(
-        self, gt: Sequence[Path], lq: Sequence[Path], scale: int, channels: int, crop_gt: bool
-    ) -> None:
-        self._gt, self._lq = list(gt), list(lq)
-        self._scale, self._channels, self._crop_gt = scale, channels, crop_gt
+
+def _cached(source: Source, limit: int) -> Source:
+    return Cached(source, limit) if limit else source
+
+
+class PairedFolders(Source):
+    """LQ and GT files that belong together."""
+
+    def __init__(self, matches: Sequence[Match], scale: int, channels: int, fit: Fit) -> None:
+        self._matches = list(matches)
+        self._scale, self._channels = scale, channels
+        self._fit: Fit = fit
 
     def __len__(self) -> int:
-        return len(self._gt)
+        return len(self._matches)
 
     def name(self, index: int) -> str:
-        return self._gt[index].stem
+        return self._matches[index].name
 
     def files(self, index: int) -> tuple[Path, ...]:
-        return self._lq[index], self._gt[index]
+        return self._matches[index].lq, self._matches[index].gt
 
     def check(self, index: int) -> tuple[int, int]:
-        lq, gt = (images.check(file, channels=self._channels) for file in self.files(index))
-        check_scale(lq, gt, self._scale, self._where(index), crop_gt=self._crop_gt)
-        return gt
+        lq, gt = [images.check(file, channels=self._channels) for file in self.files(index)]
+        gt_origin(lq, gt, self._scale, self._where(index), fit=self._fit)
+        return lq[0] * self._scale, lq[1] * self._scale
 
     def _where(self, index: int) -> str:
-        return f"{self._lq[index]} and {self._gt[index]}"
+        return " and ".join(map(str, self.files(index)))
 
     def __getitem__(self, index: int) -> ImagePair:
-        lq_file, gt_file = self.files(index)
-        lq = images.read(lq_file, channels=self._channels)
-        gt = images.read(gt_file, channels=self._channels)
-        return paired(
-            self.name(index), lq, gt, self._scale, self._where(index), crop_gt=self._crop_gt
-        )
+        lq, gt = [images.read(file, channels=self._channels) for file in self.files(index)]
+        return paired(self.name(index), lq, gt, self._scale, self._where(index), fit=self._fit)
 
 
-class DegradedFolder:
-    """GT files; LQ made from each by a degradation with a generator of the file's own."""
+class DualPixelFolders(Source):
+    """Left and right views and GT in three folders; LQ has six channels, left before right."""
 
-    def __init__(
-        self, gt: Sequence[Path], degradation: Degradation, scale: int, channels: int
-    ) -> None:
-        self._gt, self._degradation = list(gt), degradation
-        self._scale, self._channels = scale, channels
+    def __init__(self, options: DualPixelDataset, scale: int) -> None:
+        views = [
+            match(PairedImageDataset(dataroot_gt=options.dataroot_gt, dataroot_lq=folder))
+            for folder in (options.dataroot_lqL, options.dataroot_lqR)
+        ]
+        self._left, self._right = (PairedFolders(view, scale, 3, "exact") for view in views)
+        self._scale = scale
 
     def __len__(self) -> int:
-        return len(self._gt)
+        return len(self._left)
 
     def name(self, index: int) -> str:
-        return self._gt[index].stem
+        return self._left.name(index)
 
     def files(self, index: int) -> tuple[Path, ...]:
-        return (self._gt[index],)
+        left, gt = self._left.files(index)
+        return left, self._right.files(index)[0], gt
 
     def check(self, index: int) -> tuple[int, int]:
-        return images.check(self._gt[index], channels=self._channels)
+        self._right.check(index)
+        return self._left.check(index)
 
     def __getitem__(self, index: int) -> ImagePair:
-        gt = images.read(self._gt[index], channels=self._channels)
+        pair = self._left[index]
+        right = images.read(self._right.files(index)[0], channels=3)
+        if right.shape != pair.lq.shape or right.dtype != pair.lq.dtype:
+            raise DataError.of(
+                "DAT06",
+                "left and right views differ",
+                " and ".join(map(str, self.files(index)[:2])),
+                f"{pair.lq.dtype} {pair.lq.shape} and {right.dtype} {right.shape}",
+                "the same size and depth",
+                "export both views alike",
+            )
+        both = np.concatenate([pair.lq, right], axis=2)
+        return ImagePair(pair.name, both, pair.gt, self._scale)
+
+
+class DegradedFolder(Source):
+    """GT images; LQ made from each by a degradation.
+
+    A sample is degraded by the generator it is given; `self[index]` by one of the file name's own,
+    so that an evaluation sees the same LQ at every call and on every machine.
+    """
+
+    def __init__(self, clean: Source, degradation: Degradation, scale: int) -> None:
+        self._clean, self._degradation, self._scale = clean, degradation, scale
+
+    def __len__(self) -> int:
+        return len(self._clean)
+
+    def name(self, index: int) -> str:
+        return self._clean.name(index)
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._clean.files(index)
+
+    def check(self, index: int) -> tuple[int, int]:
+        return self._clean.check(index)
+
+    def __getitem__(self, index: int) -> ImagePair:
+        return self.sample(index, name_rng(self.files(index)[0].name))
+
+    def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
+        gt = self._clean[index].lq
         height, width = (side - side % self._scale for side in gt.shape[:2])
         if not height or not width:
             raise DataError.of(
                 "DAT07",
                 "image smaller than the scale",
-                str(self._gt[index]),
+                str(self.files(index)[0]),
                 f"{gt.shape[1]}×{gt.shape[0]}",
                 f"sides of at least {self._scale}",
                 "leave it out",
             )
         gt = gt[:height, :width]
-        lq = self._degradation(gt, np.random.default_rng(index))
-        return ImagePair(self.name(index), lq, gt, self._scale)
+        return ImagePair(self.name(index), self._degradation(gt, rng), gt, self._scale)
 
 
-class SingleFolder:
+class SingleFolder(Source):
     """LQ files without ground truth."""
 
     def __init__(self, lq: Sequence[Path], scale: int, channels: int) -> None:
@@ -153,8 +222,46 @@ class SingleFolder:
         return ImagePair(self.name(index), lq, None, self._scale)
 
 
-class Cached:
-    """A source whose decoded pairs are kept in memory up to a limit; the rest is read again."""
+class SIDDBlocks(Source):
+    """SIDD's validation blocks: image i's block k is `0001_01`, counted from 1."""
+
+    def __init__(self, folder: Path, scale: int, channels: int) -> None:
+        self._files = tuple(folder / name for name in BLOCK_FILES)
+        self._shape = shape_of_blocks(*self._files, channels=channels)
+        self._scale = scale
+        self._read: tuple[np.ndarray, ...] | None = None
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self._shape[0] * self._shape[1]
+
+    def name(self, index: int) -> str:
+        image, block = divmod(index, self._shape[1])
+        return f"{image + 1:04d}_{block + 1:02d}"
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._files
+
+    def check(self, index: int) -> tuple[int, int]:
+        gt = self[index].gt
+        assert gt is not None
+        return gt.shape[0], gt.shape[1]
+
+    def __getitem__(self, index: int) -> ImagePair:
+        with self._lock:
+            if self._read is None:
+                self._read = tuple(read_blocks(file, self._shape) for file in self._files)
+        place = divmod(index, self._shape[1])
+        lq, gt = (np.ascontiguousarray(blocks[place]) for blocks in self._read)
+        where = f"{self.name(index)} of {self._files[0]}"
+        return paired(self.name(index), lq, gt, self._scale, where, fit="exact")
+
+
+class Cached(Source):
+    """A source whose decoded pairs are kept in memory up to a limit; the rest is read again.
+
+    For sources that draw nothing: one that draws takes its images from a Cached instead.
+    """
 
     def __init__(self, source: Source, limit: int) -> None:
         self._source, self._free = source, limit
@@ -203,95 +310,3 @@ def check_source(source: Source, *, patch: int = 1, limit: int = 256) -> None:
                 f"sides of at least {patch}",
                 "use a smaller gt_size or leave the image out",
             )
-
-
-def _match(options: PairedImageDataset) -> tuple[list[Path], list[Path]]:
-    """GT and LQ files in the GT's order; every file must have its partner."""
-    gt_root, lq_root = Path(options.dataroot_gt), Path(options.dataroot_lq)
-    lq = _by_stem(images.list_images(lq_root))
-    if options.meta_info_file is not None:
-        gt = _by_stem(_listed(Path(options.meta_info_file), gt_root))
-    else:
-        gt = _by_stem(images.list_images(gt_root))
-    wanted = {options.filename_tmpl.format(stem): stem for stem in gt}
-    lone_gt = [wanted[stem] for stem in wanted if stem not in lq]
-    lone_lq = [] if options.meta_info_file else [stem for stem in lq if stem not in wanted]
-    if lone_gt or lone_lq:
-        raise DataError.of(
-            "DAT05",
-            "LQ and GT do not pair",
-            f"{lq_root} and {gt_root}",
-            f"{_some(lone_lq)} without GT, {_some(lone_gt)} without LQ",
-            f"for every GT 'name' an LQ '{options.filename_tmpl.format('name')}'",
-            "check filename_tmpl, or add or remove these files",
-        )
-    return list(gt.values()), [lq[options.filename_tmpl.format(stem)] for stem in gt]
-
-
-def _by_stem(files: Iterable[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for file in files:
-        if file.stem in found:
-            raise DataError.of(
-                "DAT15",
-                "two images of one name",
-                str(file),
-                f"also {found[file.stem].name}",
-                "one file per name",
-                "remove or rename one",
-            )
-        found[file.stem] = file
-    return found
-
-
-def _listed(meta: Path, root: Path) -> list[Path]:
-    """The files that a meta info file names, all inside `root`."""
-    if not meta.is_file():
-        raise DataError.of(
-            "DAT02",
-            "meta_info_file is missing",
-            str(meta),
-            "no such file",
-            "a text file",
-            "check the path",
-        )
-    files = []
-    for number, line in enumerate(meta.read_text(encoding="utf-8").splitlines(), start=1):
-        name = line.split(" ")[0].strip()
-        if not name:
-            continue
-        file = root / name
-        if not file.resolve().is_relative_to(root.resolve()):
-            raise DataError.of(
-                "DAT01",
-                "path leaves dataroot_gt",
-                f"{meta}:{number}",
-                name,
-                f"a file inside {root}",
-                "correct the line",
-            )
-        if not file.is_file():
-            raise DataError.of(
-                "DAT02",
-                "listed image is missing",
-                f"{meta}:{number}",
-                str(file),
-                "a file that exists",
-                "correct the line or add the file",
-            )
-        files.append(file)
-    if not files:
-        raise DataError.of(
-            "DAT03",
-            "meta_info_file lists no image",
-            str(meta),
-            "no names",
-            "one file name a line",
-            "fill it or leave it out",
-        )
-    return files
-
-
-def _some(names: list[str]) -> str:
-    more = f", … ({len(names)} in all)" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more if names else "none"

@@ -80,13 +80,13 @@ class Evaluator:
             scores[:2] = score(self.rule, restored, pair.gt, self.border)
             scores[2:] = self._baseline(index, pair)
         if each is not None:
-            each(index, Seen(self.name, pair, restored, bicubic(pair.lq, self._scale)))
+            each(index, Seen(self.name, pair, restored, bicubic(pair.view, self._scale)))
         return [*scores, restored.shape[1], restored.shape[0], seconds]
 
     def _baseline(self, index: int, pair: ImagePair) -> tuple[float, float]:
         assert pair.gt is not None
         if index not in self._baselines:
-            without = bicubic(pair.lq, self._scale)
+            without = bicubic(pair.view, self._scale)
             self._baselines[index] = score(self.rule, without, pair.gt, self.border)
         return self._baselines[index]
 

@@ -10,8 +10,13 @@ from restore.catalog import Catalog
 from restore.section import NotNegative, OneOf, Section
 
 
-class _PixelLoss(Section):
+class _Loss(Section):
     loss_weight: NotNegative = 1.0
+    output_weights: tuple[NotNegative, ...] | None = None
+    """Of a network with several outputs: the weight of each, finest first; 1 each when left out."""
+
+
+class _PixelLoss(_Loss):
     reduction: Literal["mean", "sum"] = "mean"
 
 
@@ -37,7 +42,17 @@ class CharbonnierLoss(_PixelLoss):
     eps: float = Field(default=1e-12, gt=0)
 
 
-LOSSES: Catalog[type[Section]] = Catalog(
-    "loss", {"L1Loss": L1Loss, "MSELoss": MSELoss, "CharbonnierLoss": CharbonnierLoss}
-)
+class FrequencyLoss(_Loss):
+    """mean |F(output) − F(target)| over real and imaginary parts of the full 2-D spectrum.
+
+    F is the unnormalised discrete Fourier transform, computed in float32 or better
+    (MIMO-UNet, ICCV 2021, section 3.4; the paper weighs it by 0.1).
+    """
+
+    type: Literal["FrequencyLoss"] = "FrequencyLoss"
+    loss_weight: NotNegative = 0.1
+
+
+_LOSSES = (L1Loss, MSELoss, CharbonnierLoss, FrequencyLoss)
+LOSSES: Catalog[type[Section]] = Catalog("loss", {loss.__name__: loss for loss in _LOSSES})
 LOSS = OneOf(LOSSES, lambda section: section)

@@ -1,28 +1,50 @@
-"""Floor 3. The training loss: named, weighted parts, each a mean over pixels of every output."""
+"""Floor 3. The training loss: named, weighted parts, summed over all outputs of a network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from restore.losses.options import CharbonnierLoss, L1Loss, MSELoss
+from restore.losses.options import CharbonnierLoss, FrequencyLoss, L1Loss, MSELoss
 from restore.section import Section
 
 
-def pixel_loss(options: Section, output: Tensor, target: Tensor) -> Tensor:
-    """The unweighted loss of `output` against `target`, both `(B, C, H, W)`, as one number."""
-    reduction = getattr(options, "reduction", "mean")
+def loss_of(options: Section, output: Tensor, target: Tensor) -> Tensor:
+    """The unweighted loss of one output against its target, both `(B, C, H, W)`, as one number."""
+    if isinstance(options, FrequencyLoss):
+        return frequency_l1(output, target)
     if isinstance(options, L1Loss):
-        return F.l1_loss(output, target, reduction=reduction)
+        return F.l1_loss(output, target, reduction=options.reduction)
     if isinstance(options, MSELoss):
-        return F.mse_loss(output, target, reduction=reduction)
+        return F.mse_loss(output, target, reduction=options.reduction)
     if isinstance(options, CharbonnierLoss):
         each = (output - target).square().add(options.eps).sqrt()
-        return each.mean() if reduction == "mean" else each.sum()
+        return each.mean() if options.reduction == "mean" else each.sum()
     raise TypeError(f"no loss for {type(options).__name__}")
+
+
+def frequency_l1(output: Tensor, target: Tensor) -> Tensor:
+    """mean |·| of the difference of the full spectra, real and imaginary parts apart.
+
+    By linearity one transform of the difference serves both; float32 at least, also in autocast.
+    """
+    with torch.autocast(output.device.type, enabled=False):
+        difference = output - target
+        if difference.dtype not in (torch.float32, torch.float64):
+            difference = difference.float()
+        return torch.view_as_real(torch.fft.fft2(difference)).abs().mean()
+
+
+def target_for(output: Tensor, gt: Tensor) -> Tensor:
+    """`gt` at the size of `output`: bilinear without antialiasing, as MIMO-UNet trains."""
+    if output.shape[-2:] == gt.shape[-2:]:
+        return gt
+    return F.interpolate(gt, size=output.shape[-2:], mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)
@@ -40,10 +62,22 @@ class Loss:
         self._parts = dict(parts)
 
     def __call__(self, outputs: tuple[Tensor, ...], gt: Tensor) -> LossValue:
-        """`outputs[0]` and `gt` `(B, C, H, W)` -> LossValue."""
+        """`outputs[k]: (B, C, H/2^k, W/2^k)` and `gt: (B, C, H, W)` -> LossValue.
+
+        Raises ValueError when `output_weights` are not one per output.
+        """
+        targets = [target_for(output, gt) for output in outputs]
         parts = {
-            name: getattr(options, "loss_weight", 1.0) * pixel_loss(options, outputs[0], gt)
-            for name, options in self._parts.items()
+            name: self._part(options, outputs, targets) for name, options in self._parts.items()
         }
         total = sum(parts.values(), start=gt.new_zeros(()))
         return LossValue(total, parts)
+
+    @staticmethod
+    def _part(options: Any, outputs: tuple[Tensor, ...], targets: list[Tensor]) -> Tensor:
+        weights = options.output_weights or (1.0,) * len(outputs)
+        pairs = zip(weights, outputs, targets, strict=True)
+        over_outputs = [
+            weight * loss_of(options, output, target) for weight, output, target in pairs
+        ]
+        return options.loss_weight * torch.stack(over_outputs).sum()

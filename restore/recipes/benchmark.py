@@ -119,7 +119,7 @@ class _Keeper:
     def _save_views(self, index: int, seen: Seen) -> None:
         folder = self._results / "report" / self._folder
         folder.mkdir(parents=True, exist_ok=True)
-        layers = {"lq": seen.pair.lq, "baseline": seen.baseline, "restored": seen.restored}
+        layers = {"lq": seen.pair.view, "baseline": seen.baseline, "restored": seen.restored}
         if seen.pair.gt is not None:
             layers["gt"] = seen.pair.gt
             zoom = _worst_region(seen.baseline, seen.pair.gt)

@@ -14,7 +14,6 @@ from torch import nn
 from restore.archs.build import build_network, fuse
 from restore.archs.table import architecture_of
 from restore.archs.weights import describe, load_weights, state_sha256
-from restore.data.augment import CropFlip
 from restore.data.loader import Loader
 from restore.data.sources import Source, check_source, open_source
 from restore.errors import WeightsError
@@ -27,6 +26,8 @@ from restore.reports.sinks import JsonlSink, Sinks, TensorBoardSink, WandbSink, 
 from restore.section import Section
 from restore.training import checkpoint
 from restore.training.checkpoint import Checkpoints
+from restore.training.mixing import Mixup
+from restore.training.options import TrainOptions
 from restore.training.schedule import schedule_of
 from restore.training.state import TrainState, build_optimiser
 from restore.training.trainer import Clock, Trainer
@@ -128,7 +129,7 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
     channels = channels_of(tree.network_g)
     train: Any = tree.datasets.train
     source = open_source(train, tree.scale, channels=channels, training=True)
-    check_source(source, patch=train.gt_size)
+    check_source(source, patch=max(stage.gt_size for stage in train.stages()))
     validation = open_sets(tree.datasets.evaluated(), tree.scale, channels)
     torch.manual_seed(tree.manual_seed)
     network = build_network(tree.network_g)
@@ -145,8 +146,9 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
         log_to_file(experiment.folder / "train.log")
     loader = Loader(
         source,
-        CropFlip(train.gt_size, train.use_hflip, train.use_rot),
-        batch=train.batch_size_per_gpu,
+        train.stages(),
+        hflip=train.use_hflip,
+        rot=train.use_rot,
         seed=tree.manual_seed,
         rank=world.rank,
         ranks=world.size,
@@ -156,7 +158,7 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
     trainer = Trainer(
         state,
         loader,
-        Loss({"pixel": tree.train.pixel_opt}),
+        _loss(tree.train),
         evaluators_of(validation, tree.val, tree.scale, world),
         lambda evaluated: predictor_of(evaluated, tree.network_g, world.device),
         checkpoints,
@@ -168,19 +170,24 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
             tree.val.val_freq if validation else None,
         ),
         world,
+        mixup=_mixup(tree, world),
         pictures=experiment.folder / "visualization" if tree.val.save_img else None,
     )
-    log.info(
-        "%s: %s images, batch %d × %d rank(s), patch %d, %s, on %s",
-        tree.name,
-        len(source),
-        train.batch_size_per_gpu,
-        world.size,
-        train.gt_size,
-        getattr(tree.network_g, "type", ""),
-        world.device,
-    )
+    kind = getattr(tree.network_g, "type", "")
+    log.info("%s: %s on %d training images, on %s", tree.name, kind, len(source), world.device)
     return TrainRun(trainer, sinks, experiment)
+
+
+def _loss(train: TrainOptions) -> Loss:
+    parts = {"pixel": train.pixel_opt, "frequency": train.frequency_opt}
+    return Loss({name: options for name, options in parts.items() if options is not None})
+
+
+def _mixup(tree: TrainTree, world: World) -> Mixup | None:
+    options = tree.train.mixing_augs
+    if not options.mixup:
+        return None
+    return Mixup(options.mixup_beta, options.use_identity, tree.manual_seed, world.rank)
 
 
 def _state(tree: TrainTree, network: nn.Module, world: World) -> TrainState:

@@ -1,4 +1,4 @@
-"""Floor 6. The option trees of `train` and `test`, and the checks that no section can make alone.
+"""Floor 6. The option trees of `train` and `test`.
 
 BasicSR's vocabulary; nothing here imports torch, so a mistake is answered at once.
 """
@@ -6,17 +6,15 @@ BasicSR's vocabulary; nothing here imports torch, so a mistake is answered at on
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from restore.archs.table import NETWORK, architecture_of
-from restore.data.options import EVALUATION_SET, EVALUATION_SETS, TRAINING_SET
-from restore.errors import Problem
+from restore.archs.table import NETWORK
+from restore.data.options import EVALUATION_SET, TRAINING_SET
 from restore.metrics.options import MetricsOptions, Protocol
 from restore.metrics.protocols import PROTOCOLS, ScoringRule, default_border
-from restore.options import Document
-from restore.section import Count, Natural, Path, Section, UserPath, mistake, no_effect
+from restore.section import Count, Natural, Section, UserPath, mistake, no_effect
 from restore.training.options import DistOptions, LoggerOptions, TrainOptions
 
 EvaluationSet = Annotated[Section, EVALUATION_SET]
@@ -98,7 +96,7 @@ class ValidationOptions(ScoringOptions):
     val_freq: Count | None = None
 
 
-class _Run(Section):
+class RunTree(Section):
     name: str
     model_type: Literal["SRModel"] = "SRModel"
     scale: Count
@@ -122,7 +120,7 @@ class _Run(Section):
         return name
 
 
-class TrainTree(_Run):
+class TrainTree(RunTree):
     """A training file."""
 
     datasets: TrainSets
@@ -132,7 +130,7 @@ class TrainTree(_Run):
     dist_params: DistOptions = DistOptions()
 
 
-class TestTree(_Run):
+class TestTree(RunTree):
     """A test file."""
 
     __test__ = False
@@ -140,206 +138,3 @@ class TestTree(_Run):
     val: ScoringOptions = ScoringOptions()
     logger: LoggerOptions | None = no_effect("a test writes its results and a report")
     dist_params: DistOptions = DistOptions()
-
-
-def check_train(tree: TrainTree, document: Document) -> list[Problem]:
-    """What is wrong between the sections of a training file."""
-    return (
-        _check_scale(tree, document)
-        + _check_patch(tree, document)
-        + _check_schedule(tree, document)
-        + _check_scoring(tree.val, document)
-    )
-
-
-def check_test(tree: TestTree, document: Document) -> list[Problem]:
-    """What is wrong between the sections of a test file."""
-    problems = _check_scale(tree, document) + _check_scoring(tree.val, document)
-    if not tree.datasets.evaluated():
-        kinds = ", ".join(EVALUATION_SETS)
-        problems.append(
-            _problem(
-                document,
-                ("datasets",),
-                "OPT12",
-                "no data set to test",
-                "none",
-                f"test_1 with type: one of {kinds}",
-                "add 'test_1: …'",
-            )
-        )
-    return problems
-
-
-def _check_scale(tree: _Run, document: Document) -> list[Problem]:
-    network: Any = tree.network_g
-    scale = architecture_of(network.type).scale(network)
-    if scale == tree.scale:
-        return []
-    return [
-        _problem(
-            document,
-            ("scale",),
-            "OPT33",
-            f"scale differs from {network.type}'s",
-            f"{tree.scale}",
-            f"{scale}, as network_g says",
-            "make both the same",
-        )
-    ]
-
-
-def _check_patch(tree: TrainTree, document: Document) -> list[Problem]:
-    train: Any = tree.datasets.train
-    network: Any = tree.network_g
-    path = ("datasets", "train", "gt_size")
-    below = train.gt_size - train.gt_size % tree.scale
-    nearest = sorted({below or tree.scale, below + tree.scale})
-    if below != train.gt_size:
-        return [
-            _problem(
-                document,
-                path,
-                "OPT26",
-                "gt_size is not a multiple of the scale",
-                f"{train.gt_size}",
-                f"a multiple of {tree.scale}",
-                "use " + " or ".join(map(str, nearest)),
-            )
-        ]
-    size = architecture_of(network.type).size
-    side = train.gt_size // tree.scale
-    if size.padded(side) == side:
-        return []
-    fitting = size.padded(side) * tree.scale
-    return [
-        _problem(
-            document,
-            path,
-            "OPT26",
-            f"gt_size does not suit {network.type}",
-            f"LQ patches of {side}",
-            f"a multiple of {size.multiple}, ≥ {size.minimum}",
-            f"use gt_size {fitting}",
-        )
-    ]
-
-
-def _check_schedule(tree: TrainTree, document: Document) -> list[Problem]:
-    scheduler: Any = tree.train.scheduler
-    total = tree.train.total_iter
-    path: Path = ("train", "scheduler")
-    problems: list[Problem] = []
-    milestones = getattr(scheduler, "milestones", ())
-    if list(milestones) != sorted(set(milestones)):
-        problems.append(
-            _problem(
-                document,
-                (*path, "milestones"),
-                "OPT28",
-                "milestones are not ascending",
-                f"{list(milestones)}",
-                "each larger than the one before",
-                "sort them",
-            )
-        )
-    if milestones and max(milestones) > total:
-        problems.append(
-            _problem(
-                document,
-                (*path, "milestones"),
-                "OPT27",
-                "milestones beyond the end of training",
-                f"{max(milestones)}",
-                f"at most total_iter = {total}",
-                "shorten them",
-            )
-        )
-    periods = getattr(scheduler, "periods", ())
-    if periods and sum(periods) < total:
-        problems.append(
-            _problem(
-                document,
-                (*path, "periods"),
-                "OPT27",
-                "the periods end before training does",
-                f"sum {sum(periods)}",
-                f"at least total_iter = {total}",
-                "lengthen the last period",
-            )
-        )
-    for key, length in scheduler.lengths().items() if periods else ():
-        if length != len(periods):
-            problems.append(
-                _problem(
-                    document,
-                    (*path, key),
-                    "OPT34",
-                    f"{key} does not match periods",
-                    f"{length} values",
-                    f"{len(periods)} values",
-                    "give one per period",
-                )
-            )
-    if len(getattr(scheduler, "restarts", ())) != len(getattr(scheduler, "restart_weights", ())):
-        if not periods:
-            problems.append(
-                _problem(
-                    document,
-                    (*path, "restarts"),
-                    "OPT34",
-                    "restarts and restart_weights differ in length",
-                    f"{len(scheduler.restarts)} and {len(scheduler.restart_weights)}",
-                    "one weight per restart",
-                    "make them equal",
-                )
-            )
-    return problems
-
-
-def _check_scoring(val: ScoringOptions, document: Document) -> list[Problem]:
-    entries = val.metrics.entries() if val.metrics is not None else []
-    problems: list[Problem] = []
-    if entries and val.protocol is not None:
-        problems.append(
-            _problem(
-                document,
-                ("val", "protocol"),
-                "OPT35",
-                "protocol and metrics are both given",
-                f"{val.protocol} and metrics",
-                "one of them",
-                "remove val.metrics",
-            )
-        )
-    if entries and val.crop_border is not None:
-        problems.append(
-            _problem(
-                document,
-                ("val", "crop_border"),
-                "OPT35",
-                "crop_border and metrics are both given",
-                f"{val.crop_border} and metrics",
-                "one of them",
-                "remove val.crop_border; each metric has its own",
-            )
-        )
-    if len({(e.crop_border, e.test_y_channel) for e in entries}) > 1:
-        problems.append(
-            _problem(
-                document,
-                ("val", "metrics"),
-                "OPT35",
-                "metrics under different rules in one run",
-                "different crop_border or test_y_channel",
-                "the same for all",
-                "test once per rule",
-            )
-        )
-    return problems
-
-
-def _problem(
-    document: Document, path: Path, code: str, what: str, got: str, expected: str, fix: str
-) -> Problem:
-    return Problem(code, what, document.where(path), got, expected, fix)

@@ -167,6 +167,16 @@ SCHEDULES: Catalog[type[Section]] = Catalog("scheduler", {s.__name__: s for s in
 SCHEDULE = OneOf(SCHEDULES, lambda section: section)
 
 
+class MixingOptions(Section):
+    """MIRNet-v2's `mixing_augs`: pairs of a batch blended, LQ and GT alike."""
+
+    mixup: bool = False
+    mixup_beta: Rate = 1.2
+    """λ is drawn from Beta(β, β), once a batch."""
+    use_identity: bool = True
+    """Leave every second batch, by chance, as it is."""
+
+
 class TrainOptions(Section):
     """BasicSR's `train`."""
 
@@ -177,6 +187,9 @@ class TrainOptions(Section):
     warmup_iter: Annotated[int, Field(ge=-1)] = -1
     """Iterations in which the rate rises in a straight line; -1 for none."""
     pixel_opt: Annotated[Section, LOSS]
+    frequency_opt: Annotated[Section, LOSS] | None = None
+    """A second loss, added to the first: MIMO-UNet's `type: FrequencyLoss`."""
+    mixing_augs: MixingOptions = MixingOptions()
     ema_decay: float = 0.0
     """Weight of the past in the averaged network that is validated and saved; 0 for none."""
     grad_clip: Rate | None = None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from restore import images
 from restore.data.loader import Batch, Loader
+from restore.data.stages import Stage
 from restore.errors import RunError, SaveError
 from restore.evaluation.evaluator import Evaluator, Provenance, Seen
 from restore.evaluation.predictor import Predictor
@@ -22,6 +23,7 @@ from restore.reports.records import SetScore, summarise
 from restore.reports.sinks import Sinks, progress
 from restore.reports.tables import number
 from restore.training.checkpoint import Checkpoints
+from restore.training.mixing import Mixup
 from restore.training.state import TrainState
 from restore.training.stop import Stop
 from restore.world import World
@@ -76,9 +78,12 @@ class Trainer:
         clock: Clock,
         world: World,
         *,
+        mixup: Mixup | None = None,
         pictures: Path | None = None,
     ) -> None:
         self.state, self.loader, self.loss, self.clock = state, loader, loss, clock
+        self._mixup = mixup
+        self._stage: Stage | None = None
         self._evaluators, self._predictor = evaluators, predictor
         self._checkpoints, self._sinks, self._world = checkpoints, sinks, world
         self._pictures = pictures
@@ -88,6 +93,8 @@ class Trainer:
     def step(self, batch: Batch) -> LossValue:
         """One batch: forward, loss, backward, update."""
         lq, gt = batch.to(self._world.device)
+        if self._mixup is not None:
+            lq, gt = self._mixup(lq, gt, self.state.step)
         step, lr = self.state.step + 1, self.state.lr
         loss = self.loss(self.state.forward(lq), gt)
         self.state.advance(loss.total, batch.end)
@@ -106,9 +113,10 @@ class Trainer:
             progress(clock.total, state.step, "train", shown=self._world.first) as bar,
         ):
             self._validate_if_due()
-            batches = self.loader.batches(state.samples)
+            batches = self.loader.batches(state.step)
             waited, since, since_step = 0.0, time.perf_counter(), state.step
             while state.step < clock.total:
+                self._announce_stage()
                 asked = time.perf_counter()
                 batch = next(batches)
                 waited += time.perf_counter() - asked
@@ -134,6 +142,18 @@ class Trainer:
                     return False
             batches.close()
         return True
+
+    def _announce_stage(self) -> None:
+        stage = self.loader.stages.at(self.state.step)
+        if stage is not self._stage:
+            self._stage, ranks = stage, self._world.size
+            log.info(
+                "step %d: GT patches of %d, batch %d × %d rank(s)",
+                self.state.step,
+                stage.gt_size,
+                stage.batch,
+                ranks,
+            )
 
     def _asked_to_stop(self, stop: Stop) -> bool:
         if self._world.size == 1:

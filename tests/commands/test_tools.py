@@ -91,6 +91,31 @@ def contents(folder: Path) -> dict[str, bytes]:
 # prepare demo -------------------------------------------------------------------------------------
 
 TRAIN = [f"{n:04d}" for n in range(1, 9)]
+SCENES = "astronaut rocket hubble_deep_field retina ihc brick grass gravel".split()
+OUTDOOR = ("0.8_0.5", "0.85_0.7", "0.9_0.6", "1_0.9")
+BETAS = "0.64 1.31 0.79 1.46 0.94 1.61 1.09 1.76 1.24 0.71 1.39 0.86 1.54 1.01 1.69 1.16".split()
+PAIRED = [
+    *(f"GOPRO_Large/train/{s}/{kind}/000001.png" for s in SCENES for kind in ("blur", "sharp")),
+    *(
+        f"GOPRO_Large/test/{s}/{kind}/00000{n}.png"
+        for s in ("chelsea", "motorcycle_left")
+        for kind in ("blur", "sharp")
+        for n in (1, 2, 3)
+    ),
+    *(
+        f"SIDD_Medium_Srgb/Data/{n:04d}_{n:03d}_DEMO_00000_00000_0000_N/{n:04d}_{kind}_SRGB_010.PNG"
+        for n in range(1, 9)
+        for kind in ("GT", "NOISY")
+    ),
+    "SIDD_Validation/ValidationGtBlocksSrgb.mat",
+    "SIDD_Validation/ValidationNoisyBlocksSrgb.mat",
+    *(f"ITS/clear/{n}.png" for n in range(1, 9)),
+    *(f"ITS/hazy/{n // 2 + 1}_{n % 2 + 1}_{beta}.png" for n, beta in enumerate(BETAS)),
+    *(f"SOTS/indoor/gt/{n}.png" for n in (1400, 1401)),
+    *(f"SOTS/indoor/hazy/{n}_{k}.png" for n in (1400, 1401) for k in (1, 2, 3, 4)),
+    *(f"SOTS/outdoor/gt/{n}.png" for n in ("0001", "0002")),
+    *(f"SOTS/outdoor/hazy/{n}_{haze}.png" for n in ("0001", "0002") for haze in OUTDOOR),
+]
 
 
 def layout() -> list[str]:
@@ -103,7 +128,7 @@ def layout() -> list[str]:
     for stem in ("chelsea", "motorcycle_left"):
         files.append(f"benchmark/DemoTest/HR/{stem}.png")
         files += [f"benchmark/DemoTest/LR_bicubic/X{s}/{stem}x{s}.png" for s in (2, 3, 4)]
-    return sorted(files)
+    return sorted(files + PAIRED)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +163,9 @@ def check_pair(file: Path, lr: Path) -> None:
 def test_the_demo_is_the_same_everywhere(demo_set: Path, tmp_path: Path, restore: Command) -> None:
     other = tmp_path / "deep/er/other"
     answer = restore("prepare", "demo", "--out", other)
-    assert answer.code == 0 and answer.out == f"{other}: 11 images and their LR at ×2, ×3, ×4\n"
+    assert answer.code == 0 and answer.out == (
+        f"{other}: 11 images and their LR at ×2, ×3, ×4; blurred, noisy and hazy pairs of them\n"
+    )
     assert contents(other) == contents(demo_set)
     assert names(tmp_path) == [f"deep/er/other/{name}" for name in layout()]
 
@@ -165,6 +192,11 @@ def cut_short(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
 
+def spoil_a_block(folder: Path) -> None:
+    file = folder / "SIDD_Validation/ValidationGtBlocksSrgb.mat"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
 def forget(folder: Path) -> None:
     shutil.rmtree(folder / "DIV2K/DIV2K_valid_LR_bicubic")
 
@@ -181,7 +213,9 @@ def thin_manifest(folder: Path) -> None:
     (folder / "MANIFEST.json").write_text(json.dumps({name: whole[name] for name in rest}))
 
 
-@pytest.mark.parametrize("damage", [spoil_pixels, cut_short, forget, cut_manifest, thin_manifest])
+@pytest.mark.parametrize(
+    "damage", [spoil_pixels, cut_short, spoil_a_block, forget, cut_manifest, thin_manifest]
+)
 def test_a_damaged_demo_is_repaired(
     demo_set: Path, own_demo: Path, restore: Command, damage: Callable[[Path], None]
 ) -> None:
@@ -239,12 +273,13 @@ def test_no_test_image_is_trained_on(demo_set: Path) -> None:
     manifest = json.loads((demo_set / "MANIFEST.json").read_text())
     assert sorted(manifest) == [name for name in layout() if name != "MANIFEST.json"]
     scenes: dict[str, set[str]] = {"train": set(), "valid": set(), "benchmark": set()}
+    tests = ("benchmark/", "GOPRO_Large/test/", "SOTS/", "SIDD_Validation/")
     pixels: dict[str, str] = {}
     for name, entry in manifest.items():
-        part = next(part for part in scenes if part in name)
-        file = entry["origin"].removeprefix("scikit-image: ")
-        scenes[part].add(Path(file).stem.removesuffix("_left").removesuffix("_right"))
-        assert pixels.setdefault(entry["pixels_sha256"], name) == name
+        part = "valid" if "valid" in name else "benchmark" if name.startswith(tests) else "train"
+        for file in entry["origin"].removeprefix("scikit-image: ").split():
+            scenes[part].add(Path(file).stem.removesuffix("_left").removesuffix("_right"))
+        assert pixels.setdefault(entry["pixels_sha256"], part) == part
     assert [len(scenes[part]) for part in scenes] == [8, 1, 2]
     assert len(set.union(*scenes.values())) == 11
 

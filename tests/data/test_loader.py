@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from restore.data.augment import CropFlip, sample_rng
 from restore.data.loader import Loader, order
 from restore.data.pair import ImagePair
+from restore.data.stages import Stage, Stages
 from restore.errors import DataError
 
 SCALE = 2
@@ -34,6 +35,12 @@ class Numbered:
     def files(self, index: int) -> tuple[Path, ...]:
         return (Path(f"image{index}.png"),)
 
+    def check(self, index: int) -> tuple[int, int]:
+        return self._height * SCALE, self._width * SCALE
+
+    def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
+        return self[index]
+
     def __getitem__(self, index: int) -> ImagePair:
         y, x = np.mgrid[: self._height, : self._width]
         lq = np.stack([np.full_like(x, index), y, x], axis=2).astype(np.uint8)
@@ -41,22 +48,28 @@ class Numbered:
         return ImagePair(self.name(index), lq, gt, SCALE)
 
 
-def loader(count: int = 7, batch: int = 4, **more: int) -> Loader:
-    return Loader(Numbered(count), CropFlip(8, True, True), batch=batch, seed=3, **more)
+STAGED = Stages([3, 2, 4], [4, 2, 1], [4, 8, 12])
 
 
-def test_any_start_continues_the_same_stream() -> None:
-    whole = list(islice(loader().batches(0), 9))
-    resumed = list(islice(loader().batches(whole[4].end), 4))
-    for a, b in zip(whole[5:], resumed, strict=True):
+def loader(count: int = 7, batch: int = 4, stages: Stages | None = None, **more: int) -> Loader:
+    stages = stages or Stages.single(batch, 8)
+    return Loader(Numbered(count), stages, hflip=True, rot=True, seed=3, **more)
+
+
+@pytest.mark.parametrize("stages", [None, STAGED])
+@pytest.mark.parametrize("start", [1, 3, 4, 5, 8])
+def test_any_start_continues_the_same_stream(stages: Stages | None, start: int) -> None:
+    whole = list(islice(loader(stages=stages).batches(0), 12))
+    resumed = list(islice(loader(stages=stages).batches(start), 12 - start))
+    for a, b in zip(whole[start:], resumed, strict=True):
         assert a.names == b.names and a.end == b.end
         assert torch.equal(a.lq, b.lq) and torch.equal(a.gt, b.gt)
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_threads_change_nothing(threads: int) -> None:
-    truth = list(islice(loader(threads=2).batches(8), 5))
-    for a, b in zip(truth, islice(loader(threads=threads).batches(8), 5), strict=False):
+    truth = list(islice(loader(threads=2).batches(2), 5))
+    for a, b in zip(truth, islice(loader(threads=threads).batches(2), 5), strict=True):
         assert a.names == b.names and torch.equal(a.gt, b.gt)
 
 
@@ -119,7 +132,8 @@ def test_eight_bit_beside_sixteen_bit() -> None:
                 pair.name, pair.lq.astype(np.uint16) * 257, pair.gt.astype(np.uint16) * 257, 2
             )
 
-    mixed = next(Loader(Mixed(7), CropFlip(8, True, True), batch=7, seed=3).batches(0))
+    stages = Stages.single(7, 8)
+    mixed = next(Loader(Mixed(7), stages, hflip=True, rot=True, seed=3).batches(0))
     plain = next(loader(batch=7).batches(0))
     for ours, truth in zip(
         mixed.to(torch.device("cpu")), plain.to(torch.device("cpu")), strict=True
@@ -128,8 +142,56 @@ def test_eight_bit_beside_sixteen_bit() -> None:
 
 
 def test_small_image_is_named() -> None:
-    small = Loader(Numbered(2, 3, 3), CropFlip(8, True, True), batch=1, seed=0, threads=2)
+    small = Loader(Numbered(2, 3, 3), Stages.single(1, 8), hflip=True, rot=True, seed=0)
     with pytest.raises(
         DataError, match=r"error\[DAT07\].*\(image[01]\): got GT 6×6; expected sides"
     ):
         next(small.batches(0))
+
+
+def test_a_stage_decides_patch_and_batch() -> None:
+    batches = list(islice(loader(stages=STAGED).batches(0), 11))
+    assert [tuple(b.gt.shape[:3:2]) for b in batches] == (
+        [(4, 4)] * 3 + [(2, 8)] * 2 + [(1, 12)] * 6  # the last stage goes on
+    )
+    assert [b.end for b in batches] == [4, 8, 12, 14, 16, 17, 18, 19, 20, 21, 22]
+
+
+def test_no_more_is_decoded_than_is_used() -> None:
+    class Counting(Numbered):
+        reads = 0
+
+        def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
+            self.reads += 1
+            return self[index]
+
+    source = Counting(7)
+    stream = Loader(source, STAGED, hflip=True, rot=True, seed=3, threads=0).batches(0)
+    used = sum(len(batch.names) for batch in islice(stream, 9))
+    assert source.reads == used == 3 * 4 + 2 * 2 + 4 * 1
+
+
+def test_ranks_change_stage_together() -> None:
+    ranks = [islice(loader(stages=STAGED, rank=r, ranks=2).batches(0), 9) for r in range(2)]
+    names = []
+    for parts in zip(*ranks, strict=True):
+        assert parts[0].gt.shape == parts[1].gt.shape and parts[0].end == parts[1].end
+        names += [name for part in parts for name in part.names]
+    for epoch in range(len(names) // 7):
+        assert len(set(names[epoch * 7 : epoch * 7 + 7])) == 7
+
+
+@given(
+    stages=st.lists(
+        st.tuples(st.integers(1, 9), st.integers(1, 5), st.just(8)), min_size=1, max_size=5
+    ),
+    step=st.integers(0, 60),
+)
+def test_position_is_the_sum_of_the_batches(stages: list[tuple[int, int, int]], step: int) -> None:
+    staged = Stages(*zip(*stages, strict=True))
+    plain = [batch for steps, batch, _ in stages for _ in range(steps)]
+    plain += [stages[-1][1]] * step
+    assert staged.position(step) == sum(plain[:step])
+    assert staged.at(step) == Stage(
+        staged.at(step).first, plain[step] if step < len(plain) else stages[-1][1], 8
+    )

@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 from restore import images
-from restore.data.options import DegradedImageDataset, PairedImageDataset, SingleImageDataset
+from restore.data.options import (
+    BicubicDownOptions,
+    DegradedImageDataset,
+    GaussianNoiseOptions,
+    MotionBlurOptions,
+    PairedImageDataset,
+    SingleImageDataset,
+)
 from restore.data.sources import Cached, check_source, open_source
-from restore.errors import DataError
+from restore.errors import DataError, OptionError
 from restore.ops.resize import imresize
 from restore.section import Section
 
@@ -53,8 +60,8 @@ def test_lone_files_are_named(pairs: Path) -> None:
     with pytest.raises(DataError) as caught:
         opened(paired(pairs))
     assert str(caught.value) == (
-        f"error[DAT05]: LQ and GT do not pair ({pairs}/lq and {pairs}/gt): got zx2 without GT, "
-        "b without LQ; expected for every GT 'name' an LQ 'namex2'; "
+        f"error[DAT05]: LQ and GT do not pair ({pairs}/lq and {pairs}/gt): got zx2.png without "
+        "GT, b.png without LQ; expected for every GT 'name' an LQ 'namex2'; "
         "fix: check filename_tmpl, or add or remove these files"
     )
 
@@ -151,3 +158,85 @@ def test_cache_keeps_to_its_limit(pairs: Path) -> None:
     cached = Cached(source, one)
     assert cached[0] is cached[0]
     assert cached[1] is not cached[1]
+
+
+def noisy(root: Path, **more: int) -> DegradedImageDataset:
+    values = {"dataroot_gt": str(root / "gt"), "degradation": GaussianNoiseOptions(sigma=25)}
+    return DegradedImageDataset(**{**values, **more})  # type: ignore
+
+
+@pytest.mark.parametrize("cache", [0, 1])
+def test_a_sample_is_degraded_anew_and_an_item_never(tmp_path: Path, cache: int) -> None:
+    gt = draw(tmp_path / "gt/a.png", 24, 31)
+    draw(tmp_path / "gt/b.png", 24, 31)  # the same pixels under another name
+    source = opened(noisy(tmp_path, ram_cache_mib=cache), scale=1)
+    for again in range(2):
+        one, same, other = (source.sample(0, np.random.default_rng(s)) for s in (1, 1, 2))
+        for pair in (one, same, other, source[0]):
+            assert pair.gt is not None and np.array_equal(pair.gt, gt)
+        assert np.array_equal(one.lq, same.lq) and not np.array_equal(one.lq, other.lq)
+        assert np.array_equal(source[0].lq, source[0].lq), again
+        assert not np.array_equal(source[0].lq, source[1].lq)
+    fresh = opened(noisy(tmp_path), scale=1)
+    assert np.array_equal(source[0].lq, fresh[0].lq)
+
+
+def test_the_draw_of_an_item_is_its_file_names(tmp_path: Path) -> None:
+    draw(tmp_path / "one/gt/b.png", 24, 31)
+    draw(tmp_path / "two/gt/a.png", 24, 31)
+    draw(tmp_path / "two/gt/b.png", 24, 31)
+    one, two = (opened(noisy(tmp_path / name), scale=1) for name in ("one", "two"))
+    assert np.array_equal(one[0].lq, two[1].lq)  # whatever its position and its neighbours
+
+
+def test_the_cache_keeps_the_decoded_file(tmp_path: Path) -> None:
+    draw(tmp_path / "gt/a.png", 24, 31)
+    source = opened(noisy(tmp_path, ram_cache_mib=1), scale=1)
+    gt = source[0].gt
+    (tmp_path / "gt/a.png").unlink()
+    assert gt is not None and np.array_equal(gt, source.sample(0, np.random.default_rng(0)).gt)
+
+
+def test_what_draws_nothing_samples_its_items(pairs: Path) -> None:
+    rng = np.random.default_rng(0)
+    before = rng.bit_generator.state
+    shrunk = DegradedImageDataset(dataroot_gt=str(pairs / "gt"), ram_cache_mib=1)
+    for source in (opened(paired(pairs)), Cached(opened(paired(pairs)), 1 << 20), opened(shrunk)):
+        assert np.array_equal(source.sample(1, rng).lq, source[1].lq)
+        assert rng.bit_generator.state == before
+    assert opened(shrunk)[0] is not opened(shrunk)[0]
+    cached = opened(shrunk)
+    assert cached[0] is cached[0]
+
+
+@pytest.mark.parametrize(
+    ("degradation", "scale", "words"),
+    [
+        (MotionBlurOptions(), 2, ("MotionBlur keeps the image's size", "got scale 2", "scale 1;")),
+        (GaussianNoiseOptions(sigma=5), 4, ("GaussianNoise", "fix: use BicubicDown")),
+        (BicubicDownOptions(), 1, ("BicubicDown changes nothing", "MotionBlur, SensorNoise, Haze")),
+    ],
+)
+def test_a_degradation_that_does_not_suit_the_scale(
+    tmp_path: Path, degradation: Section, scale: int, words: tuple[str, ...]
+) -> None:
+    draw(tmp_path / "gt/a.png", 24, 31)
+    options = DegradedImageDataset(dataroot_gt=str(tmp_path / "gt"), degradation=degradation)
+    with pytest.raises(OptionError, match=r"error\[OPT36\]") as caught:
+        opened(options, scale=scale)
+    assert all(word in str(caught.value) for word in words)
+
+
+class Negative(Section):
+    """A degradation from outside, as a user writes it."""
+
+    type: str = "my_package:Negative"
+
+    def build(self, scale: int):
+        return lambda image, rng: 255 - image
+
+
+def test_a_degradation_from_outside(tmp_path: Path) -> None:
+    gt = draw(tmp_path / "gt/a.png", 24, 31)
+    options = DegradedImageDataset(dataroot_gt=str(tmp_path / "gt"), degradation=Negative())
+    assert np.array_equal(opened(options, scale=1)[0].lq, 255 - gt)

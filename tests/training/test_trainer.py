@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from restore.archs.architecture import SizeRule
-from restore.data.augment import CropFlip
 from restore.data.loader import Loader
 from restore.data.pair import ImagePair
+from restore.data.stages import Stages
 from restore.errors import RunError, SaveError
 from restore.evaluation.evaluator import Evaluator
 from restore.evaluation.predictor import Predictor
@@ -42,6 +42,9 @@ class Twins:
 
     def check(self, index: int) -> tuple[int, int]:
         return 16, 16
+
+    def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
+        return self[index]
 
     def __getitem__(self, index: int) -> ImagePair:
         gt = np.random.default_rng(index).integers(0, 256, (16, 16, 3), dtype=np.uint8)
@@ -80,7 +83,7 @@ def trainer(
     predictor: Callable[[nn.Module], Predictor] = lambda net: Predictor(net, 1, SizeRule())  # noqa: E731
     return Trainer(
         state,
-        Loader(source, CropFlip(8, True, True), batch=2, seed=0),
+        Loader(source, Stages.single(2, 8), hflip=True, rot=True, seed=0),
         Loss({"pixel": L1Loss()}),
         [Evaluator("twins", source, PROTOCOLS["rgb"], 0, 1, world)],
         predictor,

@@ -3,6 +3,7 @@
     DIV2K/DIV2K_train_HR/0001.png …        DIV2K/DIV2K_train_LR_bicubic/X2/0001x2.png …
     DIV2K/DIV2K_valid_HR/0801.png          DIV2K/DIV2K_valid_LR_bicubic/X2/0801x2.png
     benchmark/DemoTest/HR/chelsea.png …    benchmark/DemoTest/LR_bicubic/X2/chelseax2.png …
+    GOPRO_Large  SIDD_Medium_Srgb  ITS  SOTS               blurred, noisy and hazy: see demo_pairs
     MANIFEST.json                          sha256 of the pixels, shape and origin of every image
 
 Split at image level: no test image, nor another view of its scene, is trained on.
@@ -14,12 +15,15 @@ import hashlib
 import importlib.util
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from restore import images
+from restore.data.blocks import read_blocks, write_blocks
+from restore.data.prepare.demo_pairs import BLOCKS_SHAPE, PATHS, Named, make_pairs
 from restore.errors import DataError
 from restore.ops.resize import imresize
 
@@ -52,6 +56,7 @@ ORIGINS = (
     Origin("chelsea.png", "596aa1e7cb87", _TEST, "chelsea"),
     Origin("motorcycle_left.png", "db18e9c41576", _TEST, "motorcycle_left"),
 )
+DISPARITY = Origin("motorcycle_disp.npz", "2e49c8cebff3", "", "")
 
 
 def prepare(folder: Path) -> str:
@@ -77,16 +82,17 @@ def prepare(folder: Path) -> str:
     shutil.rmtree(working, ignore_errors=True)
     working.mkdir(parents=True)
     manifest: dict[str, dict[str, object]] = {}
-    for origin in ORIGINS:
-        for relative, image in _layout(origin):
-            target = working / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            images.write(target, image)
-            manifest[relative] = _entry(image) | {"origin": f"scikit-image: {origin.file}"}
+    for relative, image, facts in _contents():
+        target = working / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write = write_blocks if target.suffix == ".mat" else images.write
+        write(target, image)
+        manifest[relative] = _entry(image) | facts
     (working / "MANIFEST.json").write_text(json.dumps(manifest, indent=2) + "\n")
     shutil.rmtree(place, ignore_errors=True)
     working.rename(place)
-    return f"{folder}: {len(ORIGINS)} images and their LR at ×2, ×3, ×4"
+    pairs = "blurred, noisy and hazy pairs of them"
+    return f"{folder}: {len(ORIGINS)} images and their LR at ×2, ×3, ×4; {pairs}"
 
 
 def _stranger(folder: Path) -> str | None:
@@ -98,8 +104,26 @@ def _stranger(folder: Path) -> str | None:
     held = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
     if held and "MANIFEST.json" not in held:
         return "files without a MANIFEST.json of ours"
-    ours = {"MANIFEST.json", *(name for origin in ORIGINS for name in _names(origin))}
+    ours = {"MANIFEST.json", *_all_names()}
     return next((name for name in sorted(held) if name not in ours), None)
+
+
+def _all_names() -> list[str]:
+    """The paths of all files but the manifest, in its order."""
+    return [name for origin in ORIGINS for name in _names(origin)] + list(PATHS)
+
+
+def _contents() -> Iterator[Named]:
+    """All files but the manifest, in its order: path, image, and what the manifest says of it."""
+    whole: dict[str, np.ndarray] = {}
+    for origin in ORIGINS:
+        layout = _layout(origin)
+        whole[Path(origin.file).stem] = layout[0][1]
+        for relative, image in layout:
+            yield relative, image, {"origin": f"scikit-image: {origin.file}"}
+    with np.load(_source(DISPARITY), allow_pickle=False) as held:
+        disparity = held["arr_0"]
+    yield from make_pairs(whole, disparity)
 
 
 def _names(origin: Origin) -> list[str]:
@@ -144,19 +168,22 @@ def _entry(image: np.ndarray) -> dict[str, object]:
     return {"shape": list(image.shape), "pixels_sha256": digest}
 
 
+def _read(file: Path) -> np.ndarray:
+    return read_blocks(file, BLOCKS_SHAPE) if file.suffix == ".mat" else images.read(file)
+
+
 def _faults(folder: Path) -> list[str]:
     """The files that are not as the manifest says."""
     try:
         manifest = json.loads((folder / "MANIFEST.json").read_text())
     except ValueError:
         return ["MANIFEST.json"]
-    names = [name for origin in ORIGINS for name in _names(origin)]
-    if not isinstance(manifest, dict) or list(manifest) != names:
+    if not isinstance(manifest, dict) or list(manifest) != _all_names():
         return ["MANIFEST.json"]
     wrong = []
     for relative, entry in manifest.items():
         try:
-            found = _entry(images.read(folder / relative))
+            found = _entry(_read(folder / relative))
         except DataError:
             found = {}
         if not isinstance(entry, dict) or not found.items() <= entry.items() or not found:

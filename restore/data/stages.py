@@ -1,0 +1,54 @@
+"""Floor 3. Progressive learning: which patch and batch a step trains with, decided before decoding.
+
+MIRNet-v2 trains small patches in large batches first and large patches in small batches last. Its
+official code decodes the largest batch at the largest size and cuts most of it away; here a stage
+decides what is read at all. The stream position of a step follows from the stages, so a run resumed
+anywhere needs the step alone.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+
+@dataclass(frozen=True)
+class Stage:
+    """From step `first` (0-based) on: `batch` GT crops of `gt_size` × `gt_size` on each rank."""
+
+    first: int
+    batch: int
+    gt_size: int
+
+
+class Stages:
+    """The stages of a run, the last one without end."""
+
+    def __init__(
+        self, steps: Sequence[int], batches: Sequence[int], gt_sizes: Sequence[int]
+    ) -> None:
+        """`steps[k]` steps with `batches[k]` crops of `gt_sizes[k]`; equally many of each."""
+        firsts = [0, *accumulate(steps)][:-1]
+        self._stages = [Stage(*s) for s in zip(firsts, batches, gt_sizes, strict=True)]
+        self._firsts = firsts
+
+    @staticmethod
+    def single(batch: int, gt_size: int) -> Stages:
+        """One stage: the same patch and batch throughout."""
+        return Stages([1], [batch], [gt_size])
+
+    def __iter__(self) -> Iterator[Stage]:
+        return iter(self._stages)
+
+    def at(self, step: int) -> Stage:
+        """The stage of 0-based `step`."""
+        return self._stages[bisect_right(self._firsts, step) - 1]
+
+    def position(self, step: int) -> int:
+        """Samples that one rank has taken before `step`."""
+        taken = 0
+        for stage, following in zip(self._stages, [*self._firsts[1:], step], strict=True):
+            taken += stage.batch * max(0, min(following, step) - stage.first)
+        return taken
