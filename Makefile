@@ -22,6 +22,8 @@ lint: $(VENV)/tested
 
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/span.py
+	$(BIN)/python benchmarks/networks.py
+	$(BIN)/python benchmarks/progressive.py
 
 $(VENV)/installed: requirements.txt setup.py
 	$(PYTHON) -m venv $(VENV)

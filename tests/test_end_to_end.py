@@ -328,3 +328,75 @@ def test_sixteen_bit_training_images(place: Path, tmp_path: Path) -> None:
     lq = f"datasets.train.dataroot_lq={root}/DIV2K_train_LR_bicubic/X2"
     run(train("sixteen", sets, lq), place)
     assert checkpoint(place, "sixteen").exists()
+
+
+def demo(options: str, name: str, *more: str) -> list[str]:
+    return command("train.py", options, name, "num_gpu=0", "logger.print_freq=20", *more)
+
+
+def validation(place: Path, name: str) -> list[float]:
+    """The validation PSNRs of a run, in order."""
+    log = (place / "experiments" / name / "log.jsonl").read_text().splitlines()
+    values = [json.loads(line) for line in log]
+    return [v for x in values for key, v in x.items() if key.endswith("/psnr")]
+
+
+STAGED = (
+    "datasets.train.iters=[8,7,5] datasets.train.gt_sizes=[32,48,64] "
+    "datasets.train.mini_batch_sizes=[3,2,1] train.total_iter=20 train.scheduler=~ "
+    "val.val_freq=10 logger.save_checkpoint_freq=3"
+)
+
+
+@pytest.mark.parametrize("killed_at", [6, 9])
+def test_resume_across_a_change_of_stage(place: Path, killed_at: int) -> None:
+    """Killed in the first and in the middle of the second stage; with mixup and clipping."""
+    words = ["train_MIRNet_v2_demo.yml", *STAGED.split()]
+    whole = checkpoint(place, "stages-whole")
+    if not whole.exists():
+        run(demo(words[0], "stages-whole", *words[1:]), place)
+    name = f"stages-{killed_at}"
+    process = start_until(
+        demo(words[0], name, *words[1:]), place, checkpoint(place, name, killed_at)
+    )
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = run(demo(words[0], name, *words[1:], "--auto_resume"), place)
+    assert "resumed from" in done.stderr and "GT patches of 64, batch 1 × 1" in done.stderr
+    assert contents(checkpoint(place, name)) == contents(whole)
+    state = json.loads((whole / "state.json").read_text())
+    assert state["samples"] == 8 * 3 + 7 * 2 + 5 * 1
+
+
+def test_ranks_change_stage_at_the_same_step(place: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = demo("train_MIRNet_v2_demo.yml", "stages-ranks", *STAGED.split())
+    done = run([*launch, *words[1:], "--launcher", "pytorch"], place)
+    assert "step 8: GT patches of 48, batch 2 × 2 rank(s)" in done.stderr
+    state = json.loads((checkpoint(place, "stages-ranks") / "state.json").read_text())
+    assert state["samples"] == 2 * (8 * 3 + 7 * 2 + 5 * 1)
+
+
+RISING = {
+    "MIRNet_v2": ("train_MIRNet_v2_demo.yml", 120, 3.0, ["datasets.train.iters=[60,40,20]"]),
+    "MIMOUNet": ("train_MIMOUNet_demo.yml", 160, 0.02, []),
+    "MIMOUNetPlusCFA": (
+        "train_MIMOUNet_demo.yml",
+        320,
+        0.02,
+        ["network_g={type: MIMOUNetPlusCFA, num_res: 1, widths: [16, 24, 32]}"],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", list(RISING))
+def test_a_short_run_rises_above_its_input(place: Path, family: str) -> None:
+    options, steps, gain, more = RISING[family]
+    words = [f"train.total_iter={steps}", f"train.scheduler.periods=[{steps}]"]
+    if family == "MIRNet_v2":
+        words[1] = f"train.scheduler.periods=[{steps // 2},{steps // 2}]"
+    done = run(demo(options, f"short-{family}", *words, f"val.val_freq={steps // 2}", *more), place)
+    scores = validation(place, f"short-{family}")
+    before = float(done.stderr.split("input ")[1].split(" dB")[0])
+    assert len(scores) == 2 and scores[1] > scores[0] and scores[1] > before + gain
