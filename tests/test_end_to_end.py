@@ -400,3 +400,39 @@ def test_a_short_run_rises_above_its_input(place: Path, family: str) -> None:
     scores = validation(place, f"short-{family}")
     before = float(done.stderr.split("input ")[1].split(" dB")[0])
     assert len(scores) == 2 and scores[1] > scores[0] and scores[1] > before + gain
+
+
+def test_dual_pixel_sixteen_bit(place: Path, tmp_path: Path) -> None:
+    """The dual-pixel recipe, small: six 16-bit channels through training, testing and the page."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            smooth = rng.integers(0, 65536, (16, 20, 3), dtype=np.uint16)
+            sharp = smooth.repeat(4, 0).repeat(4, 1)
+            ends = "_crops" if part == "train" else ""
+            views = {f"target{ends}": 0, f"inputL{ends}": 2, f"inputR{ends}": -2}
+            for folder, shift in views.items():
+                (tmp_path / part / folder).mkdir(parents=True, exist_ok=True)
+                images.write(tmp_path / part / folder / f"{name}.png", np.roll(sharp, shift, 1))
+    sets = [
+        f"datasets.{key}.{root}={tmp_path}/{part}/{folder}{ends}"
+        for key, part, ends in (("train", "train", "_crops"), ("val", "test", ""))
+        for root, folder in (
+            ("dataroot_gt", "target"), ("dataroot_lqL", "inputL"), ("dataroot_lqR", "inputR"),
+        )
+    ]  # fmt: skip
+    small = ["network_g.n_feat=16", "network_g.n_MRB=1", "num_gpu=0"]
+    options = "train_MIRNet_v2_DefocusDualPixel.yml"
+    stages = ["datasets.train.iters=[2,2]", "datasets.train.gt_sizes=[32,48]"]
+    stages += ["datasets.train.mini_batch_sizes=[2,1]", "train.total_iter=4"]
+    stages += ["train.scheduler=~", "val.val_freq=4"]
+    run(command("train.py", options, "dual", *small, *sets, *stages), place)
+    tests = [s.replace("datasets.val", "datasets.test_1") for s in sets if "val" in s]
+    weights = "path.pretrain_network_g=experiments/dual"
+    options = "test_MIRNet_v2_DefocusDualPixel.yml"
+    run(command("test.py", options, "dual-test", *small, *tests, weights), place)
+    results = place / "experiments/dual-test/results"
+    assert json.loads((results / "summary.json").read_text())["sets"]["DPDD"]["images"] == 2
+    shown = images.read(results / "report/images/01/00000_lq.png")
+    assert shown.shape == (64, 80, 3) and shown.dtype == np.uint16
+    assert images.read(next((results / "visualization/DPDD").iterdir())).dtype == np.uint16

@@ -862,3 +862,17 @@ def test_train_py_exits_with_2() -> None:
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr == CHANGES["batch: 0"][2] + "\n"
     assert os.listdir() == ["tiny.yml"]
+
+
+SIX = "network_g={type: MIRNet_v2, inp_channels: 6, task: defocus_deblurring}"
+
+
+def test_a_network_of_six_channels_needs_its_own_data_set() -> None:
+    options = Path(__file__).parents[1] / "options/test_MIRNet_v2_RealDenoising.yml"
+    with pytest.raises(OptionError) as caught:
+        read_tree(TestTree, str(options), [SIX], check_test)
+    assert [p.code for p in caught.value.problems] == ["OPT37"]
+    assert "got 1 or 3 channels; expected 6 channels, as network_g says" in str(caught.value)
+    read_tree(
+        TestTree, str(options.with_name("test_MIRNet_v2_DefocusDualPixel.yml")), [], check_test
+    )

@@ -13,6 +13,7 @@ import argparse
 from typing import TYPE_CHECKING, Literal
 
 from restore.commands.shared import add_network, image_jobs, network_options
+from restore.errors import OptionError
 from restore.reports.sinks import log_to_console, progress
 
 if TYPE_CHECKING:
@@ -42,12 +43,22 @@ def run(args: argparse.Namespace) -> int:
 
     file = weights_file(args.weights, None)
     options = network_options(args, about_weights(file))
+    channels = channels_of(options)
+    if channels not in (1, 3):
+        raise OptionError.of(
+            "OPT37",
+            "infer takes networks for gray or RGB images",
+            "--weights",
+            f"a network of {channels} channels",
+            "1 or 3 channels",
+            "use test.py with a DualPixelDataset",
+        )
     network = build_network(options)
     load_weights(network, file)
     num_gpu: Literal["auto"] | int = "auto" if args.num_gpu == "auto" else int(args.num_gpu)
     predictor = predictor_of(network, options, World.start(num_gpu=num_gpu).device)
 
-    rules = {"channels": channels_of(options), "alpha": args.alpha, "orient": "apply"}
+    rules = {"channels": channels, "alpha": args.alpha, "orient": "apply"}
     jobs = image_jobs(args.input, args.output, lambda file: images.check(file, **rules))
     with progress(len(jobs), 0, "infer", shown=len(jobs) > 1) as bar:
         for source, target in jobs:

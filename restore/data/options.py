@@ -253,6 +253,11 @@ TRAINING_SET = OneOf(TRAINING_SETS, lambda section: section)
 EVALUATION_SET = OneOf(EVALUATION_SETS, lambda section: section)
 
 
+def channels_of(options: Section) -> tuple[int, ...]:
+    """How many channels the LQ of data set `options` can have."""
+    return (6,) if isinstance(options, DualPixelDataset) else (1, 3)
+
+
 def check_degradation(options: Section, scale: int) -> tuple[str, str, str, str] | None:
     """What is wrong with the degradation of data set `options` at `scale`, or None.
 

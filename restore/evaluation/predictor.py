@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -10,13 +12,26 @@ from torch.nn import functional as F
 from restore import images
 from restore.archs.architecture import SizeRule
 
+Ensemble = Literal[1, 4, 8]
+
 
 class Predictor:
-    """Applies a network, in evaluation mode, to whole images."""
+    """Applies a network, in evaluation mode, to whole images.
+
+    `ensemble`: the mean over 1 (none), 4 (flips) or 8 (flips and quarter turns) forms of the input,
+    each turned back.
+    """
 
     def __init__(
-        self, network: nn.Module, scale: int, size: SizeRule, device: torch.device | None = None
+        self,
+        network: nn.Module,
+        scale: int,
+        size: SizeRule,
+        device: torch.device | None = None,
+        *,
+        ensemble: Ensemble = 1,
     ) -> None:
+        self._ensemble = ensemble
         self._device = device or torch.device("cpu")
         self._network = network.to(self._device).eval()
         self._scale, self._size = scale, size
@@ -24,6 +39,10 @@ class Predictor:
     @torch.inference_mode()
     def __call__(self, lq: Tensor) -> Tensor:
         """`lq: (B, C, h, w)` in [0, 1] -> `(B, C, h·scale, w·scale)`, unclamped, any h and w."""
+        forms = [_turned_back(self._restored(_turned(lq, k)), k) for k in range(self._ensemble)]
+        return forms[0] if len(forms) == 1 else torch.stack(forms).mean(dim=0)
+
+    def _restored(self, lq: Tensor) -> Tensor:
         height, width = lq.shape[-2:]
         padded = _padded(lq, self._size.padded(height), self._size.padded(width))
         output = self._network(padded)
@@ -39,6 +58,20 @@ class Predictor:
         return (
             stored[0] if stored.shape[0] == 1 else np.ascontiguousarray(stored.transpose(1, 2, 0))
         )
+
+
+def _turned(x: Tensor, form: int) -> Tensor:
+    """Form 0..7 of `x`: bit 0 mirrors left and right, bit 1 up and down, bit 2 swaps the axes."""
+    x = x.flip(-1) if form & 1 else x
+    x = x.flip(-2) if form & 2 else x
+    return x.transpose(-1, -2) if form & 4 else x
+
+
+def _turned_back(x: Tensor, form: int) -> Tensor:
+    """What `_turned` did, undone."""
+    x = x.transpose(-1, -2) if form & 4 else x
+    x = x.flip(-2) if form & 2 else x
+    return x.flip(-1) if form & 1 else x
 
 
 def _padded(lq: Tensor, height: int, width: int) -> Tensor:

@@ -55,7 +55,8 @@ def _baseline(tree: TestTree) -> str:
 
 
 def _name(tree: TestTree) -> str:
-    return f"{getattr(tree.network_g, 'type', '')} ×{tree.scale}"
+    network = f"{getattr(tree.network_g, 'type', '')} ×{tree.scale}"
+    return network if tree.val.ensemble == 1 else f"{network}, self-ensemble of {tree.val.ensemble}"
 
 
 def _write(

@@ -18,7 +18,7 @@ from restore.data.loader import Loader
 from restore.data.sources import Source, check_source, open_source
 from restore.errors import WeightsError
 from restore.evaluation.evaluator import Evaluator
-from restore.evaluation.predictor import Predictor
+from restore.evaluation.predictor import Ensemble, Predictor
 from restore.losses.pixel import Loss
 from restore.recipes.experiment import Experiment, begin
 from restore.recipes.trees import PathOptions, ScoringOptions, TestTree, TrainTree
@@ -65,10 +65,13 @@ def evaluators_of(
     return [Evaluator(name, source, rule, border, scale, world) for name, source in sets]
 
 
-def predictor_of(network: nn.Module, options: Section, device: torch.device) -> Predictor:
+def predictor_of(
+    network: nn.Module, options: Section, device: torch.device, ensemble: Ensemble = 1
+) -> Predictor:
     """A predictor over the network's deploy form."""
     architecture = architecture_of(getattr(options, "type"))  # noqa: B009
-    return Predictor(fuse(network), architecture.scale(options), architecture.size, device)
+    scale, size = architecture.scale(options), architecture.size
+    return Predictor(fuse(network), scale, size, device, ensemble=ensemble)
 
 
 def weights_file(path: str, key: str | None) -> Path:
@@ -160,7 +163,7 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
         loader,
         _loss(tree.train),
         evaluators_of(validation, tree.val, tree.scale, world),
-        lambda evaluated: predictor_of(evaluated, tree.network_g, world.device),
+        lambda evaluated: predictor_of(evaluated, tree.network_g, world.device, tree.val.ensemble),
         checkpoints,
         sinks,
         Clock(
@@ -258,7 +261,7 @@ def build_test(tree: TestTree, world: World) -> TestRun:
     deployed = fuse(network)
     return TestRun(
         network,
-        predictor_of(network, tree.network_g, world.device),
+        predictor_of(network, tree.network_g, world.device, tree.val.ensemble),
         evaluators_of(sets, tree.val, tree.scale, world),
         experiment,
         state_sha256(network.state_dict()),

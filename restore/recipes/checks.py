@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from restore.archs.table import architecture_of
-from restore.data.options import EVALUATION_SETS, check_degradation
+from restore.data.options import EVALUATION_SETS, channels_of, check_degradation
 from restore.errors import Problem
 from restore.options import Document
 from restore.recipes.trees import RunTree, ScoringOptions, TestTree, TrainTree
@@ -17,10 +17,10 @@ from restore.section import Path, Section
 
 def check_train(tree: TrainTree, document: Document) -> list[Problem]:
     """What is wrong between the sections of a training file."""
+    sets = {"train": tree.datasets.train, **tree.datasets.evaluated()}
     return (
         _check_scale(tree, document)
-        + _check_degradations(tree, {"train": tree.datasets.train}, document)
-        + _check_degradations(tree, tree.datasets.evaluated(), document)
+        + _check_sets(tree, sets, document)
         + _check_patch(tree, document)
         + _check_schedule(tree, document)
         + _check_scoring(tree.val, document)
@@ -30,7 +30,7 @@ def check_train(tree: TrainTree, document: Document) -> list[Problem]:
 def check_test(tree: TestTree, document: Document) -> list[Problem]:
     """What is wrong between the sections of a test file."""
     problems = _check_scale(tree, document) + _check_scoring(tree.val, document)
-    problems += _check_degradations(tree, tree.datasets.evaluated(), document)
+    problems += _check_sets(tree, tree.datasets.evaluated(), document)
     if not tree.datasets.evaluated():
         kinds = ", ".join(EVALUATION_SETS)
         problems.append(
@@ -65,15 +65,29 @@ def _check_scale(tree: RunTree, document: Document) -> list[Problem]:
     ]
 
 
-def _check_degradations(
-    tree: RunTree, sets: dict[str, Section], document: Document
-) -> list[Problem]:
-    found = {key: check_degradation(options, tree.scale) for key, options in sets.items()}
-    return [
-        _problem(document, ("datasets", key, "degradation"), "OPT36", *wrong)
-        for key, wrong in found.items()
-        if wrong
-    ]
+def _check_sets(tree: RunTree, sets: dict[str, Section], document: Document) -> list[Problem]:
+    """Each set's degradation against the scale, and its channels against the network's."""
+    network: Any = tree.network_g
+    channels = architecture_of(network.type).channels(network)
+    problems: list[Problem] = []
+    for key, options in sets.items():
+        wrong = check_degradation(options, tree.scale)
+        if wrong:
+            problems.append(_problem(document, ("datasets", key, "degradation"), "OPT36", *wrong))
+        given = channels_of(options)
+        if channels not in given:
+            problems.append(
+                _problem(
+                    document,
+                    ("datasets", key, "type"),
+                    "OPT37",
+                    f"the set's images do not suit {network.type}",
+                    " or ".join(map(str, given)) + " channels",
+                    f"{channels} channels, as network_g says",
+                    "use DualPixelDataset for 6 channels, another set for 1 or 3",
+                )
+            )
+    return problems
 
 
 def _check_patch(tree: TrainTree, document: Document) -> list[Problem]:

@@ -74,6 +74,8 @@ class ScoringOptions(Section):
     crop_border: Natural | None = None
     """Pixels left out on every side; the protocol's own rule when left out."""
     metrics: MetricsOptions | None = None
+    ensemble: Literal[1, 4, 8] = 1
+    """Self-ensemble when testing: the mean over 4 flips, or over 8 flips and quarter turns."""
     save_img: bool = False
     report_images: Natural = 100
     """Images of each set that a test's page shows, evenly spread."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -62,3 +64,30 @@ def test_output_is_clamped_and_rounded() -> None:
     image = np.array([[0, 60, 255]], np.uint8)
     restored = Predictor(Shift(), 1, SizeRule()).restore(image)
     assert restored.tolist() == [[0, 116, 255]]  # 180 - 63.75 = 116.25
+
+
+@pytest.mark.parametrize("ensemble", [4, 8])
+def test_self_ensemble_is_the_mean_over_its_forms(ensemble: Literal[4, 8]) -> None:
+    torch.manual_seed(0)
+    network = nn.Conv2d(3, 3, 3, padding=1)
+    lq = torch.rand(1, 3, 5, 7)
+    flips = [(), (3,), (2,), (2, 3)]
+    forms = [(dims, False) for dims in flips] + [(dims, True) for dims in flips]
+    with torch.no_grad():
+        outputs = []
+        for dims, swapped in forms[:ensemble]:
+            x = lq.flip(dims) if dims else lq
+            y = network(x.mT).mT if swapped else network(x)
+            outputs.append(y.flip(dims) if dims else y)
+        expected = sum(outputs) / ensemble
+    predictor = Predictor(network, 1, SizeRule(), ensemble=ensemble)
+    torch.testing.assert_close(predictor(lq), expected)
+    assert not torch.allclose(Predictor(network, 1, SizeRule())(lq), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("ensemble", [1, 4, 8])
+def test_self_ensemble_undoes_every_turn(ensemble: Literal[1, 4, 8]) -> None:
+    rule = SizeRule(4, 4)
+    image = np.random.default_rng(0).integers(0, 256, (5, 9, 3), dtype=np.uint8)
+    predictor = Predictor(Enlarge(2, rule), 2, rule, ensemble=ensemble)
+    assert np.array_equal(predictor.restore(image), image.repeat(2, 0).repeat(2, 1))
