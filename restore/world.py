@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from restore.errors import BackendError
@@ -26,6 +29,7 @@ class World:
     size: int = 1
     local_rank: int = 0
     device: torch.device = torch.device("cpu")
+    store: Store | None = field(default=None, compare=False, repr=False)
 
     @staticmethod
     def start(
@@ -59,8 +63,12 @@ class World:
             torch.cuda.set_device(device)
         chosen = backend if backend and device.type == "cuda" else None
         chosen = chosen or ("nccl" if device.type == "cuda" else "gloo")
-        distributed.init_process_group(chosen, timeout=TIMEOUT)
-        return World(rank, size, local, device)
+        store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+        own = PrefixStore("restore", store)
+        distributed.init_process_group(
+            chosen, store=own, rank=rank, world_size=size, timeout=TIMEOUT
+        )
+        return World(rank, size, local, device, own)
 
     @property
     def first(self) -> bool:
@@ -91,10 +99,34 @@ class World:
         if self.size > 1:
             distributed.barrier()
 
-    def shutdown(self) -> None:
-        """Leave the group."""
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Leave the group; after a failure at once, otherwise together."""
         if self.size > 1 and distributed.is_initialized():
+            if kind is None:
+                self._leave_together()
             distributed.destroy_process_group()
+
+    def _leave_together(self) -> None:
+        """Wait until every process is done talking: gloo fails those whose peer has hung up.
+
+        The first process may host the store, so it goes last.
+        """
+        self._count("done", 1, until=self.size)
+        if self.first:
+            self._count("gone", 0, until=self.size - 1)
+        else:
+            self._count("gone", 1, until=0)
+
+    def _count(self, what: str, more: int, until: int) -> None:
+        assert self.store is not None
+        deadline = time.monotonic() + TIMEOUT.total_seconds()
+        reached = self.store.add(what, more)
+        while reached < until and time.monotonic() < deadline:
+            time.sleep(0.01)
+            reached = self.store.add(what, 0)
 
 
 def _device(num_gpu: int | Literal["auto"], local_rank: int, *, alone: bool) -> torch.device:

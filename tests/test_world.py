@@ -22,12 +22,12 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_alone_on_the_cpu() -> None:
-    world = World.start(num_gpu=0)
+    with World.start(num_gpu=0) as world:
+        pass
     assert world == World() and world.first and world.device == torch.device("cpu")
     values = torch.tensor([1.0, float("inf")])
     assert world.sum(values) is values and world.any(True) and not world.any(False)
     world.barrier()
-    world.shutdown()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -60,24 +60,46 @@ def test_wrong_environment(
         World.start(launcher, num_gpu=0)
 
 
-def test_three_ranks_agree(tmp_path: Path) -> None:
+RANKS = """
+import sys, time, torch
+from restore.world import World
+
+with World.start("pytorch", num_gpu=0) as world:
+    cells = torch.zeros(4, dtype=torch.float64)
+    cells[world.rank] = 0.1 * (world.rank + 1)
+    assert world.sum(cells).tolist() == [0.1, 0.2, 0.1 * 3, 0.0]
+    assert world.any(world.rank == 2) and not world.any(False)
+    layer = world.wrap(torch.nn.Linear(1, 1, bias=False))
+    layer(torch.full((1, 1), float(world.rank))).sum().backward()
+    assert next(layer.parameters()).grad.item() == 1.0
+    if world.rank == int(sys.argv[1]):
+        time.sleep(1)  # the others are at the door meanwhile
+    world.barrier()
+    print("rank", world.rank, "of", world.size)
+"""
+
+
+@pytest.mark.parametrize("late", [0, 1, 2])
+def test_three_ranks_agree_and_leave_together(tmp_path: Path, late: int) -> None:
     script = tmp_path / "ranks.py"
-    script.write_text(
-        "import torch\n"
-        "from restore.world import World\n"
-        "world = World.start('pytorch', num_gpu=0)\n"
-        "cells = torch.zeros(4, dtype=torch.float64)\n"
-        "cells[world.rank] = 0.1 * (world.rank + 1)\n"
-        "assert world.sum(cells).tolist() == [0.1, 0.2, 0.1 * 3, 0.0]\n"
-        "assert world.any(world.rank == 2) and not world.any(False)\n"
-        "layer = world.wrap(torch.nn.Linear(1, 1, bias=False))\n"
-        "layer(torch.full((1, 1), float(world.rank))).sum().backward()\n"
-        "assert next(layer.parameters()).grad.item() == 1.0\n"
-        "world.barrier()\n"
-        "world.shutdown()\n"
-        "print('rank', world.rank, 'of', world.size)\n"
-    )
+    script.write_text(RANKS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
-    done = subprocess.run([*command, str(script)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*command, str(script), str(late)], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split("\n")[:3]) == [f"rank {r} of 3" for r in range(3)]
+
+
+def test_a_failing_rank_is_not_waited_for(tmp_path: Path) -> None:
+    script = tmp_path / "fails.py"
+    script.write_text(
+        "from restore.world import World\n"
+        "with World.start('pytorch', num_gpu=0) as world:\n"
+        "    if world.rank == 1:\n"
+        "        raise ValueError('rank 1 fails')\n"
+        "    world.barrier()\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run([*command, str(script)], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and "rank 1 fails" in done.stderr

@@ -29,14 +29,10 @@ def run(args: argparse.Namespace) -> int:
     from restore.recipes.build import build_test
     from restore.world import World
 
-    world = World.start(
-        args.launcher, tree.num_gpu, tree.dist_params.backend, tree.dist_params.port
-    )
-    log_to_console(first_rank=world.first)
-    try:
+    dist = tree.dist_params
+    with World.start(args.launcher, tree.num_gpu, dist.backend, dist.port) as world:
+        log_to_console(first_rank=world.first)
         table = run_benchmark(tree, build_test(tree, world), world)
         if world.first:
             print(table)
-        return 0
-    finally:
-        world.shutdown()
+    return 0

@@ -40,21 +40,16 @@ def run(args: argparse.Namespace) -> int:
     from restore.training.stop import SAVED_AND_LEFT
     from restore.world import World
 
-    world = World.start(
-        args.launcher, tree.num_gpu, tree.dist_params.backend, tree.dist_params.port
-    )
-    log_to_console(first_rank=world.first)
-    try:
+    dist, total = tree.dist_params, tree.train.total_iter
+    with World.start(args.launcher, tree.num_gpu, dist.backend, dist.port) as world:
+        log_to_console(first_rank=world.first)
         ready = build_trainer(tree, world, resume=args.auto_resume, overwrite=args.overwrite)
         with ready.sinks:
-            if ready.trainer.state.step >= tree.train.total_iter:
-                log.info(
-                    "already at step %d of %d", ready.trainer.state.step, tree.train.total_iter
-                )
+            step = ready.trainer.state.step
+            if step >= total:
+                log.info("already at step %d of %d", step, total)
                 return 0
             finished = ready.trainer.run()
         if finished:
             log.info("done: %s", ready.experiment.folder)
-        return 0 if finished else SAVED_AND_LEFT
-    finally:
-        world.shutdown()
+    return 0 if finished else SAVED_AND_LEFT
