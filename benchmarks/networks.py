@@ -12,7 +12,6 @@ import copy
 from collections.abc import Callable
 
 import torch
-from common import interleaved, ratio, record, table
 from plain_mimo_unet import PlainMIMOUNet
 from plain_mirnet_v2 import PlainMIRNetV2
 from torch import Tensor, nn
@@ -20,6 +19,8 @@ from torch.nn import functional as F
 
 from restore.archs import build_network
 from restore.archs.options import MirnetV2Options
+
+from common import interleaved, ratio, record, table
 
 BARS = {"mirnet inference": 1.8, "mirnet training": 1.8, "mimo inference": 1.15}
 

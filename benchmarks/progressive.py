@@ -17,7 +17,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from common import record
 
 from restore import images
 from restore.data.loader import Loader
@@ -26,6 +25,8 @@ from restore.data.pair import ImagePair
 from restore.data.sources import Source, open_source
 from restore.data.stages import Stages
 from restore.reports.tables import text_table
+
+from common import record
 
 STEPS = (92, 64, 48, 36, 36, 24)
 PATCHES = (128, 160, 192, 256, 320, 384)

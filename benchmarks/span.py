@@ -12,12 +12,13 @@ import copy
 from collections.abc import Callable
 
 import torch
-from common import interleaved, record, table
 from torch import nn
 from torch.nn import functional as F
 
 from restore.archs import build_network, fuse
 from restore.archs.span import ReparamUnit
+
+from common import interleaved, record, table
 
 
 def branch_form(network: nn.Module) -> nn.Module:

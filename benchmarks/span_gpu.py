@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable
 
 import torch
-from common import record
-from span import branch_form, step
 from torch import nn
 
 from restore.archs import build_network, fuse
 from restore.reports.tables import text_table
+
+from common import record
+from span import branch_form, step
 
 
 def milliseconds(run: Callable[[], object], rounds: int = 30) -> float:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,8 @@ from restore.archs.mimo_unet import MIMOUNet
 from restore.archs.table import ARCHS
 from restore.errors import OptionError, WeightsError
 from restore.evaluation.predictor import Predictor
+
+from helpers import BENCHMARKS, FILL_RULE, hashed, module_at, noise
 
 CASES = ("mimounet_res1", "mimounetplus_res2", "mimounet_full", "mimounetplus_full")
 LAYOUTS = ("mimounet", "mimounetplus")
@@ -38,22 +38,9 @@ def seeded(seed: int, kind: str = "MIMOUNet", num_res: int = 1) -> MIMOUNet:
     return mimo(kind, num_res)
 
 
-def noise(shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).random(shape))
-
-
-def module_at(file: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def twin(network: MIMOUNet, dropout: float = 0.0) -> nn.Module:
     """The plainly written form with the same weights, in the same mode and precision."""
-    benchmarks = Path(__file__).parents[2] / "benchmarks"
-    form = module_at(benchmarks / "plain_mimo_unet.py").PlainMIMOUNet
+    form = module_at(BENCHMARKS / "plain_mimo_unet.py").PlainMIMOUNet
     with torch.random.fork_rng(devices=[]):
         slow = form(network.options.num_res, dropout).to(next(network.parameters()).dtype)
     slow.load_state_dict(network.state_dict())
@@ -92,7 +79,7 @@ def golden_case(shared: Path, name: str) -> tuple[dict[str, Any], Any]:
 def golden_network(shared: Path, case: dict[str, Any]) -> MIMOUNet:
     constructor = case["constructor"]
     network = mimo(constructor["cls"], constructor["num_res"])
-    rule = module_at(shared / "golden/fill_span_mirnetv2_mimounet.py")
+    rule = module_at(shared / FILL_RULE)
     arrays = rule.fill_state_dict(network.state_dict(), case["gains"], case["salt"])
     assert rule.digest(arrays) == case["fill_sha256"]
     load_weights(network, {key: torch.from_numpy(array) for key, array in arrays.items()})
@@ -197,19 +184,6 @@ def test_training_step_is_the_official_one(shared: Path) -> None:
 
 
 # The fingerprint: the same proof without any file -------------------------------------------------
-
-
-def hashed(number: int, count: int) -> np.ndarray:
-    """Numbers in [-1, 1) from a 32-bit hash of (tensor number, position)."""
-    with np.errstate(over="ignore"):
-        h = np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B1)
-        h += np.uint32(number * 0x85EBCA77 + 1 & 0xFFFFFFFF)
-        h ^= h >> np.uint32(15)
-        h *= np.uint32(0x2C1B3C6D)
-        h ^= h >> np.uint32(12)
-        h *= np.uint32(0x297A2D39)
-        h ^= h >> np.uint32(15)
-    return h.astype(np.float64) / 2**31 - 1
 
 
 def hashed_image(number: int) -> Tensor:

@@ -18,6 +18,8 @@ from restore.errors import OptionError, WeightsError
 from restore.evaluation.predictor import Predictor
 from restore.ops.resize import imresize
 
+from helpers import noise
+
 KIND = "MIMOUNetPlusCFA"
 SMALL: dict[str, Any] = {"widths": [8, 12, 16], "num_res": 1, "reduction": 4}
 
@@ -27,10 +29,6 @@ def cfa(seed: int = 0, **more: Any) -> MIMOUNetPlusCFA:
     network = build_network({"type": KIND, **SMALL, **more})
     assert isinstance(network, MIMOUNetPlusCFA)
     return network.double()
-
-
-def noise(shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).random(shape))
 
 
 def written_plainly(network: MIMOUNetPlusCFA, x: Tensor) -> tuple[Tensor, ...]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,8 @@ from restore.archs.table import ARCHS
 from restore.errors import OptionError, WeightsError
 from restore.evaluation.predictor import Predictor
 from restore.section import without_effect
+
+from helpers import BENCHMARKS, FILL_RULE, hashed, module_at, noise
 
 CASES = ("nf16_mrb1", "nf16_mrb1_defocus", "nf80_denoise")
 PRESETS = {
@@ -44,19 +44,7 @@ def seeded(seed: int, **more: Any) -> MIRNetV2:
     return mirnet(**more)
 
 
-def noise(shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).random(shape))
-
-
-def module_of(file: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PLAIN = module_of(Path(__file__).parents[2] / "benchmarks/plain_mirnet_v2.py")
+PLAIN = module_at(BENCHMARKS / "plain_mirnet_v2.py")
 
 
 def as_published(network: MIRNetV2) -> nn.Module:
@@ -78,7 +66,7 @@ def golden_network(shared: Path, case: dict[str, Any]) -> MIRNetV2:
     options["type"] = options.pop("cls")
     network = build_network(options)
     assert isinstance(network, MIRNetV2)
-    rule = module_of(shared / "golden/fill_span_mirnetv2_mimounet.py")
+    rule = module_at(shared / FILL_RULE)
     arrays = rule.fill_model(network, case["gains"], case["salt"])
     assert rule.digest(arrays) == case["fill_sha256"]
     return network
@@ -174,19 +162,6 @@ def test_state_dict_has_the_official_keys(shared: Path, preset: str) -> None:
 
 
 # The fingerprint: the same proof without any file -------------------------------------------------
-
-
-def hashed(number: int, count: int) -> np.ndarray:
-    """Numbers in [-1, 1) from a 32-bit hash of (tensor number, position)."""
-    with np.errstate(over="ignore"):
-        h = np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B1)
-        h += np.uint32(number * 0x85EBCA77 + 1 & 0xFFFFFFFF)
-        h ^= h >> np.uint32(15)
-        h *= np.uint32(0x2C1B3C6D)
-        h ^= h >> np.uint32(12)
-        h *= np.uint32(0x297A2D39)
-        h ^= h >> np.uint32(15)
-    return h.astype(np.float64) / 2**31 - 1
 
 
 def fingerprint_gain(key: str) -> float:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,8 @@ from restore.archs.build import network_options
 from restore.archs.span import SPAN, ReparamUnit
 from restore.archs.table import ARCHS
 from restore.errors import OptionError
+
+from helpers import FILL_RULE, hashed, module_at, noise
 
 CASES = ("ch8_x2", "ch12_x4", "ch48_x4", "ch48_x2")
 LAYOUTS = ("ch48_x2", "ch48_x4", "ch52_x2", "ch52_x4")
@@ -47,20 +47,7 @@ def as_published(network: SPAN) -> SPAN:
     return slow
 
 
-def noise(shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).random(shape))
-
-
 # The official numbers -----------------------------------------------------------------------------
-
-
-def fill_rule(shared: Path) -> ModuleType:
-    file = shared / "golden/fill_span_mirnetv2_mimounet.py"
-    spec = importlib.util.spec_from_file_location("golden_fill", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def golden_network(shared: Path, case: dict[str, Any]) -> SPAN:
@@ -68,7 +55,7 @@ def golden_network(shared: Path, case: dict[str, Any]) -> SPAN:
     options["type"] = options.pop("cls")
     network = build_network(options)
     assert isinstance(network, SPAN)
-    rule = fill_rule(shared)
+    rule = module_at(shared / FILL_RULE)
     arrays = rule.fill_state_dict(network.official_state(), case["gains"], case["salt"])
     assert rule.digest(arrays) == case["fill_sha256"]
     load_weights(network, {key: torch.from_numpy(array) for key, array in arrays.items()})
@@ -158,19 +145,6 @@ def test_training_step_is_the_official_one(shared: Path) -> None:
 
 
 # The fingerprint: the same proof without any file -------------------------------------------------
-
-
-def hashed(number: int, count: int) -> np.ndarray:
-    """Numbers in [-1, 1) from a 32-bit hash of (tensor number, position)."""
-    with np.errstate(over="ignore"):
-        h = np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B1)
-        h += np.uint32(number * 0x85EBCA77 + 1 & 0xFFFFFFFF)
-        h ^= h >> np.uint32(15)
-        h *= np.uint32(0x2C1B3C6D)
-        h ^= h >> np.uint32(12)
-        h *= np.uint32(0x297A2D39)
-        h ^= h >> np.uint32(15)
-    return h.astype(np.float64) / 2**31 - 1
 
 
 def fingerprint_gain(key: str) -> float:
