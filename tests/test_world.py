@@ -60,7 +60,7 @@ def test_wrong_environment(
         World.start(launcher, num_gpu=0)
 
 
-RANKS = """
+RANKS = r"""
 import sys, time, torch
 from restore.world import World
 
@@ -75,7 +75,7 @@ with World.start("pytorch", num_gpu=0) as world:
     if world.rank == int(sys.argv[1]):
         time.sleep(1)  # the others are at the door meanwhile
     world.barrier()
-    print("rank", world.rank, "of", world.size)
+    sys.stdout.write(f"rank {world.rank} of {world.size}\n")
 """
 
 
