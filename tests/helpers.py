@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 FILL_RULE = "golden/fill_span_mirnetv2_mimounet.py"
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+TINY_TRAIN = """\
+name: tiny
+scale: 2
+datasets:
+  train:
+    type: PairedImageDataset
+    dataroot_gt: gt
+    dataroot_lq: lq
+    gt_size: 32
+    batch_size_per_gpu: 4
+network_g: {type: SPAN, feature_channels: 8, upscale: 2}
+train:
+  total_iter: 100
+  optim_g: {type: Adam, lr: 1e-3}
+  scheduler: {type: MultiStepLR, milestones: [50, 80]}
+  pixel_opt: {type: L1Loss}
+"""
+"""A whole training file, as short as it can be."""
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> Tensor:
@@ -39,3 +62,26 @@ def module_at(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def check_training_step(
+    start: nn.Module, step: dict[str, Any], loss_of: Callable[[nn.Module], Tensor]
+) -> None:
+    """Loss, gradients and the loss after one optimiser step against the official ones (1e-8)."""
+    loss = loss_of(start)
+    loss.backward()
+    assert loss.item() == pytest.approx(step["loss"], rel=1e-8)
+    gradients = {name: p.grad for name, p in start.named_parameters()}
+    assert set(gradients) == set(step["grad_l2"]) == set(step["grad_sum"])
+    for name, gradient in gradients.items():
+        assert gradient is not None
+        assert gradient.norm().item() == pytest.approx(step["grad_l2"][name], rel=1e-8), name
+        slack = 1e-8 * step["grad_l2_total"]
+        assert gradient.sum().item() == pytest.approx(step["grad_sum"][name], rel=0, abs=slack)
+    for after, optimiser in step["after"].items():
+        network = copy.deepcopy(start)
+        for parameter, gradient in zip(network.parameters(), gradients.values(), strict=True):
+            parameter.grad = gradient
+        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[after]
+        kind(network.parameters(), lr=optimiser["lr"]).step()
+        assert loss_of(network).item() == pytest.approx(optimiser["loss"], rel=1e-8)

@@ -32,29 +32,13 @@ from restore.section import (
     without_effect,
 )
 
-TRAIN = """\
-name: tiny
-scale: 2
-datasets:
-  train:
-    type: PairedImageDataset
-    dataroot_gt: gt
-    dataroot_lq: lq
-    gt_size: 32
-    batch_size_per_gpu: 4
-network_g: {type: SPAN, feature_channels: 8, upscale: 2}
-train:
-  total_iter: 100
-  optim_g: {type: Adam, lr: 1e-3}
-  scheduler: {type: MultiStepLR, milestones: [50, 80]}
-  pixel_opt: {type: L1Loss}
-"""
+from helpers import TINY_TRAIN
 
 
 @pytest.fixture
 def train_file(tmp_path: Path) -> Path:
     file = tmp_path / "tiny.yml"
-    file.write_text(TRAIN)
+    file.write_text(TINY_TRAIN)
     return file
 
 
@@ -122,7 +106,7 @@ def test_block_lists_multi_line_text_and_byte_order_mark(scratch: Path) -> None:
 
 def test_an_alias_is_a_copy(train_file: Path) -> None:
     metrics = "{psnr: &m {type: calculate_psnr, crop_border: 2}, ssim: *m}"
-    train_file.write_text(f"{TRAIN}val: {{metrics: {metrics}}}\n")
+    train_file.write_text(f"{TINY_TRAIN}val: {{metrics: {metrics}}}\n")
     override = "val.metrics.ssim.type=calculate_ssim"
     tree, _ = read_options(TrainTree, train_file, [override])
     assert tree.val.metrics is not None and tree.val.metrics.psnr and tree.val.metrics.ssim
@@ -131,7 +115,7 @@ def test_an_alias_is_a_copy(train_file: Path) -> None:
 
 
 def test_whole_numbers_are_rates_too(train_file: Path) -> None:
-    train_file.write_text(TRAIN.replace("lr: 1e-3", "lr: 1"))
+    train_file.write_text(TINY_TRAIN.replace("lr: 1e-3", "lr: 1"))
     tree: Any = read_options(TrainTree, train_file)[0]
     assert type(tree.train.optim_g.lr) is float
 
@@ -139,7 +123,7 @@ def test_whole_numbers_are_rates_too(train_file: Path) -> None:
 def test_absent_scheduler_is_none_however_it_is_written(train_file: Path) -> None:
     whole = "  scheduler: {type: MultiStepLR, milestones: [50, 80]}\n"
     for text in ("", "  scheduler: ~\n"):
-        train_file.write_text(TRAIN.replace(whole, text))
+        train_file.write_text(TINY_TRAIN.replace(whole, text))
         assert read_tree(TrainTree, str(train_file), [], check_train).train.scheduler is None
 
 
@@ -148,7 +132,7 @@ def test_paths_take_variables_and_the_home_folder(
 ) -> None:
     monkeypatch.setenv("SETS", "/data/sets")
     monkeypatch.setenv("HOME", "/home/me")
-    text = TRAIN.replace("_gt: gt", "_gt: ${SETS}/DIV2K").replace("_lq: lq", "_lq: ~/lq")
+    text = TINY_TRAIN.replace("_gt: gt", "_gt: ${SETS}/DIV2K").replace("_lq: lq", "_lq: ~/lq")
     train_file.write_text(text)
     train: Any = read_options(TrainTree, train_file)[0].datasets.train
     assert (train.dataroot_gt, train.dataroot_lq) == ("/data/sets/DIV2K", "/home/me/lq")
@@ -238,7 +222,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtur
 def test_keys_without_effect_are_named_in_a_warning(
     train_file: Path, logged: pytest.LogCaptureFixture
 ) -> None:
-    text = TRAIN.replace("upscale: 2}", "upscale: 2, bias: false}")
+    text = TINY_TRAIN.replace("upscale: 2}", "upscale: 2, bias: false}")
     text = text.replace("gt_size: 32", "gt_size: 32\n    prefetch_mode: cuda\n    pin_memory: ~")
     train_file.write_text(text + "dist_params: {find_unused_parameters: true}\n")
     read_tree(TrainTree, str(train_file), ["val.pbar=true"], check_train)
@@ -500,7 +484,7 @@ def test_any_values_are_refused_and_nothing_else(scratch: Path, values: dict[str
 @settings(max_examples=200, deadline=None)
 @given(TEXT, YAML_PIECES)
 def test_any_override_is_taken_or_refused(scratch: Path, key: str, value: str) -> None:
-    scratch.write_text(TRAIN)
+    scratch.write_text(TINY_TRAIN)
     try:
         read_options(TrainTree, scratch, [f"{key}={value}"])
     except OptionError as error:

@@ -34,7 +34,7 @@ def build_network(options: Mapping[str, Any] | Section, *, meta: bool = False) -
     the finest first. Raises OptionError for unknown names, keys and values.
     """
     section = options if isinstance(options, Section) else network_options(options)
-    architecture = architecture_of(getattr(section, "type"))  # noqa: B009 (every option has one)
+    architecture = architecture_of(section)
     with torch.device("meta" if meta else "cpu"):
         return architecture.build(section)
 

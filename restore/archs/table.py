@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from restore.archs.architecture import Architecture, SizeRule
@@ -52,11 +53,6 @@ MIRNET_V2 = Architecture(
     },
 )
 
-# The networks take multiples of 4; 8 is the padding that the family is evaluated with here.
-MIMO_SIZE = SizeRule(minimum=8, multiple=8)
-MIMO_PAPER = "Rethinking Coarse-to-Fine Approach in Single Image Deblurring, ICCV 2021"
-MIMO_LICENSE = "none: the official code and weights have no licence; this is our own code"
-
 MIMO_UNET = Architecture(
     name="MIMOUNet",
     options=MimoUnetOptions,
@@ -65,37 +61,28 @@ MIMO_UNET = Architecture(
     scale_key=None,
     channels=lambda options: 3,
     tasks=("deblurring",),
-    paper=MIMO_PAPER,
-    license=MIMO_LICENSE,
-    size=MIMO_SIZE,
+    paper="Rethinking Coarse-to-Fine Approach in Single Image Deblurring, ICCV 2021",
+    license="none: the official code and weights have no licence; this is our own code",
+    # it takes multiples of 4; 8 is the padding that the family is evaluated with here
+    size=SizeRule(minimum=8, multiple=8),
     presets={"MIMO-UNet": MimoUnetOptions()},
 )
 
-MIMO_UNET_PLUS = Architecture(
+MIMO_UNET_PLUS = replace(
+    MIMO_UNET,
     name="MIMOUNetPlus",
     options=MimoUnetPlusOptions,
     builder="restore.archs.mimo_unet:build_plus",
-    scale=lambda options: 1,
-    scale_key=None,
-    channels=lambda options: 3,
-    tasks=("deblurring",),
-    paper=MIMO_PAPER,
-    license=MIMO_LICENSE,
-    size=MIMO_SIZE,
     presets={"MIMO-UNet+": MimoUnetPlusOptions()},
 )
 
-MIMO_UNET_PLUS_CFA = Architecture(
+MIMO_UNET_PLUS_CFA = replace(
+    MIMO_UNET,
     name="MIMOUNetPlusCFA",
     options=MimoUnetPlusCfaOptions,
     builder="restore.archs.mimo_unet_cfa:build",
-    scale=lambda options: 1,
-    scale_key=None,
-    channels=lambda options: 3,
-    tasks=("deblurring",),
     paper="none: a description of another network under the name of MIMO-UNet+, made definite",
     license="Apache-2.0 (our own; there are no official code and weights)",
-    size=MIMO_SIZE,
     presets={"MIMO-UNet+CFA": MimoUnetPlusCfaOptions()},
 )
 
@@ -118,6 +105,6 @@ def _options(architecture: Architecture) -> Any:
 NETWORK = OneOf(ARCHS, _options)
 
 
-def architecture_of(name: str) -> Architecture:
-    """The record that `network_g.type` names, in the table or by dotted path."""
-    return NETWORK.entry(name)
+def architecture_of(options: Any) -> Architecture:
+    """The record of the network that `options` configure, in the table or by dotted path."""
+    return NETWORK.entry(options.type)

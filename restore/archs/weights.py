@@ -280,8 +280,8 @@ def _without_prefix(
 
 def _ignorable(network: nn.Module) -> re.Pattern[str]:
     options = getattr(network, "options", None)
-    name = getattr(options, "type", None)
-    return re.compile(architecture_of(name).ignored_keys if name else "")
+    known = hasattr(options, "type")
+    return re.compile(architecture_of(options).ignored_keys if known else "")
 
 
 def _mismatch(

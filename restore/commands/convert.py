@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         if output.suffix == ".safetensors":
-            scale = architecture_of(getattr(options, "type")).scale(options)  # noqa: B009
+            scale = architecture_of(options).scale(options)
             write_safetensors(temporary, network.state_dict(), describe(options, scale))
         else:
             _write_pth(temporary, network, file, args.key)

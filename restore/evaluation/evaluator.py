@@ -36,7 +36,10 @@ class Seen:
     set: str
     pair: ImagePair
     restored: np.ndarray
-    baseline: np.ndarray
+
+    def baseline(self) -> np.ndarray:
+        """The input at the target's size without a network; made at each call."""
+        return bicubic(self.pair.view, self.pair.scale)
 
 
 class Evaluator:
@@ -80,7 +83,7 @@ class Evaluator:
             scores[:2] = score(self.rule, restored, pair.gt, self.border)
             scores[2:] = self._baseline(index, pair)
         if each is not None:
-            each(index, Seen(self.name, pair, restored, bicubic(pair.view, self._scale)))
+            each(index, Seen(self.name, pair, restored))
         return [*scores, restored.shape[1], restored.shape[0], seconds]
 
     def _baseline(self, index: int, pair: ImagePair) -> tuple[float, float]:

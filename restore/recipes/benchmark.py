@@ -120,10 +120,11 @@ class _Keeper:
     def _save_views(self, index: int, seen: Seen) -> None:
         folder = self._results / "report" / self._folder
         folder.mkdir(parents=True, exist_ok=True)
-        layers = {"lq": seen.pair.view, "baseline": seen.baseline, "restored": seen.restored}
+        baseline = seen.baseline()
+        layers = {"lq": seen.pair.view, "baseline": baseline, "restored": seen.restored}
         if seen.pair.gt is not None:
             layers["gt"] = seen.pair.gt
-            zoom = _worst_region(seen.baseline, seen.pair.gt)
+            zoom = _worst_region(baseline, seen.pair.gt)
             (folder / f"{index:05d}.zoom").write_text(" ".join(map(str, zoom)))
         for name, image in layers.items():
             images.write(folder / f"{index:05d}_{name}.png", image)

@@ -44,7 +44,7 @@ def use_threads(count: int | None) -> None:
 
 def channels_of(network: Section) -> int:
     """Channels of the images that a network takes."""
-    return architecture_of(getattr(network, "type")).channels(network)  # noqa: B009
+    return architecture_of(network).channels(network)
 
 
 def open_sets(sets: dict[str, Section], scale: int, channels: int) -> list[tuple[str, Source]]:
@@ -69,7 +69,7 @@ def predictor_of(
     network: nn.Module, options: Section, device: torch.device, ensemble: Ensemble = 1
 ) -> Predictor:
     """A predictor over the network's deploy form."""
-    architecture = architecture_of(getattr(options, "type"))  # noqa: B009
+    architecture = architecture_of(options)
     scale, size = architecture.scale(options), architecture.size
     return Predictor(fuse(network), scale, size, device, ensemble=ensemble)
 

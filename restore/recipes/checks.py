@@ -49,7 +49,7 @@ def check_test(tree: TestTree, document: Document) -> list[Problem]:
 
 def _check_scale(tree: RunTree, document: Document) -> list[Problem]:
     network: Any = tree.network_g
-    scale = architecture_of(network.type).scale(network)
+    scale = architecture_of(network).scale(network)
     if scale == tree.scale:
         return []
     return [
@@ -68,7 +68,7 @@ def _check_scale(tree: RunTree, document: Document) -> list[Problem]:
 def _check_sets(tree: RunTree, sets: dict[str, Section], document: Document) -> list[Problem]:
     """Each set's degradation against the scale, and its channels against the network's."""
     network: Any = tree.network_g
-    channels = architecture_of(network.type).channels(network)
+    channels = architecture_of(network).channels(network)
     problems: list[Problem] = []
     for key, options in sets.items():
         wrong = check_degradation(options, tree.scale)
@@ -142,7 +142,7 @@ def _check_size(tree: TrainTree, document: Document, at: Path, gt_size: int) -> 
                 "use " + " or ".join(map(str, nearest)),
             )
         ]
-    size = architecture_of(network.type).size
+    size = architecture_of(network).size
     side = gt_size // tree.scale
     if size.padded(side) == side:
         return []

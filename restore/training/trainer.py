@@ -146,13 +146,13 @@ class Trainer:
     def _announce_stage(self) -> None:
         stage = self.loader.stages.at(self.state.step)
         if stage is not self._stage:
-            self._stage, ranks = stage, self._world.size
+            self._stage = stage
             log.info(
                 "step %d: GT patches of %d, batch %d × %d rank(s)",
                 self.state.step,
                 stage.gt_size,
                 stage.batch,
-                ranks,
+                self._world.size,
             )
 
     def _asked_to_stop(self, stop: Stop) -> bool:

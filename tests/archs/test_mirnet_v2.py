@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from restore.errors import OptionError, WeightsError
 from restore.evaluation.predictor import Predictor
 from restore.section import without_effect
 
-from helpers import BENCHMARKS, FILL_RULE, hashed, module_at, noise
+from helpers import BENCHMARKS, FILL_RULE, check_training_step, hashed, module_at, noise
 
 CASES = ("nf16_mrb1", "nf16_mrb1_defocus", "nf80_denoise")
 PRESETS = {
@@ -127,24 +126,7 @@ def test_training_step_is_the_official_one(shared: Path) -> None:
     def loss_of(network: nn.Module) -> Tensor:
         return (network(lq) - gt).abs().mean()
 
-    start = golden_network(shared, step).double()
-    loss = loss_of(start)
-    loss.backward()
-    assert loss.item() == pytest.approx(step["loss"], rel=1e-8)
-    gradients = {name: p.grad for name, p in start.named_parameters()}
-    assert set(gradients) == set(step["grad_l2"]) == set(step["grad_sum"])
-    for name, gradient in gradients.items():
-        assert gradient is not None
-        assert gradient.norm().item() == pytest.approx(step["grad_l2"][name], rel=1e-8), name
-        slack = 1e-8 * step["grad_l2_total"]
-        assert gradient.sum().item() == pytest.approx(step["grad_sum"][name], rel=0, abs=slack)
-    for after, optimiser in step["after"].items():
-        network = copy.deepcopy(start)
-        for parameter, gradient in zip(network.parameters(), gradients.values(), strict=True):
-            parameter.grad = gradient
-        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[after]
-        kind(network.parameters(), lr=optimiser["lr"]).step()
-        assert loss_of(network).item() == pytest.approx(optimiser["loss"], rel=1e-8)
+    check_training_step(golden_network(shared, step).double(), step, loss_of)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -19,7 +19,7 @@ from restore.archs.span import SPAN, ReparamUnit
 from restore.archs.table import ARCHS
 from restore.errors import OptionError
 
-from helpers import FILL_RULE, hashed, module_at, noise
+from helpers import FILL_RULE, check_training_step, hashed, module_at, noise
 
 CASES = ("ch8_x2", "ch12_x4", "ch48_x4", "ch48_x2")
 LAYOUTS = ("ch48_x2", "ch48_x4", "ch52_x2", "ch52_x4")
@@ -124,24 +124,7 @@ def test_training_step_is_the_official_one(shared: Path) -> None:
     def loss_of(network: nn.Module) -> Tensor:
         return (network(lq) - gt).abs().mean()
 
-    start = golden_network(shared, step).double()
-    loss = loss_of(start)
-    loss.backward()
-    assert loss.item() == pytest.approx(step["loss"], rel=1e-8)
-    gradients = {name: p.grad for name, p in start.named_parameters()}
-    assert set(gradients) == set(step["grad_l2"]) == set(step["grad_sum"])
-    for name, gradient in gradients.items():
-        assert gradient is not None
-        assert gradient.norm().item() == pytest.approx(step["grad_l2"][name], rel=1e-8)
-        slack = 1e-8 * step["grad_l2_total"]
-        assert gradient.sum().item() == pytest.approx(step["grad_sum"][name], rel=0, abs=slack)
-    for after, optimiser in step["after"].items():
-        network = copy.deepcopy(start)
-        for parameter, gradient in zip(network.parameters(), gradients.values(), strict=True):
-            parameter.grad = gradient
-        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[after]
-        kind(network.parameters(), lr=optimiser["lr"]).step()
-        assert loss_of(network).item() == pytest.approx(optimiser["loss"], rel=1e-8)
+    check_training_step(golden_network(shared, step).double(), step, loss_of)
 
 
 # The fingerprint: the same proof without any file -------------------------------------------------

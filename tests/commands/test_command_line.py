@@ -12,24 +12,9 @@ import pytest
 from restore import __version__
 from restore.commands.main import COMMANDS, main
 
-ROOT = Path(__file__).resolve().parents[2]
+from helpers import TINY_TRAIN
 
-TRAIN = """\
-name: tiny
-scale: 2
-datasets:
-  train:
-    type: PairedImageDataset
-    dataroot_gt: gt
-    dataroot_lq: lq
-    gt_size: 32
-    batch_size_per_gpu: 4
-network_g: {type: SPAN, feature_channels: 8, upscale: 2}
-train:
-  total_iter: 100
-  optim_g: {type: Adam, lr: 1e-3}
-  pixel_opt: {type: L1Loss}
-"""
+ROOT = Path(__file__).resolve().parents[2]
 
 TEST = """\
 name: tiny_test
@@ -164,7 +149,7 @@ def test_both_spellings_of_opt(
 
 
 def test_set_and_force_yml(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("tiny.yml").write_text(TRAIN)
+    Path("tiny.yml").write_text(TINY_TRAIN)
     arguments = ["--set", "nam=x", "scale=two", "--force_yml", "train:totl_iter=5", "--set", "a=1"]
     assert main(["check", "tiny.yml", *arguments]) == 2
     found = {line.partition(" ")[0] + line.partition("(")[2].partition(")")[0]
@@ -188,7 +173,7 @@ def test_debug_shows_the_traceback_and_the_same_exit_code() -> None:
 
 
 def test_check_of_good_files(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("a.yml").write_text(TRAIN)
+    Path("a.yml").write_text(TINY_TRAIN)
     Path("b.yml").write_text(TEST)
     assert main(["check", "a.yml", "b.yml"]) == 0
     out, err = capsys.readouterr()
@@ -202,7 +187,9 @@ def test_check_of_good_files(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_check_tells_all_problems_of_all_files(capsys: pytest.CaptureFixture[str]) -> None:
     Path("good.yml").write_text(TEST)
-    Path("bad1.yml").write_text(TRAIN.replace("name: tiny", "name: 1").replace("gt: gt", "gt: 2"))
+    Path("bad1.yml").write_text(
+        TINY_TRAIN.replace("name: tiny", "name: 1").replace("gt: gt", "gt: 2")
+    )
     Path("bad2.yml").write_text(TEST.replace("scale: 3\nd", "scale: 2\nd"))
     Path("bad3.yml").write_text("a: [")
     assert main(["check", "bad1.yml", "good.yml", "nope.yml", "bad2.yml", "bad3.yml"]) == 2
