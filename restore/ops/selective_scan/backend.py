@@ -1,0 +1,88 @@
+"""Floor 2. What a backend of the selective scan offers: values and gradients of three operations.
+
+All tensors arrive checked and in agreeing precision (float32, or float64 where the backend takes
+it), without autograd and outside autocast; shapes are those of the public functions in
+`dispatch`. Gradients come back as new tensors in the order of the arguments, recomputed from
+the inputs: nothing but the inputs is kept between forward and backward.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+ScanGrads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
+"""Of u, delta, A, B, C, D, delta_bias."""
+MapGrads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Of x, projected, step_weight, step_bias, A, D."""
+MergeGrads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Of y, gate, z, weight, bias."""
+
+
+class Backend(Protocol):
+    """One way to compute the scan."""
+
+    def scan(
+        self,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        delta_bias: Tensor | None,
+        softplus: bool,
+    ) -> Tensor: ...
+
+    def scan_grads(
+        self,
+        dy: Tensor,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        delta_bias: Tensor | None,
+        softplus: bool,
+    ) -> ScanGrads: ...
+
+    def map_scan(
+        self,
+        x: Tensor,
+        projected: Tensor,
+        order: Tensor,
+        step_weight: Tensor,
+        step_bias: Tensor,
+        A: Tensor,
+        D: Tensor,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def map_scan_grads(
+        self,
+        dy: Tensor,
+        dmean: Tensor,
+        x: Tensor,
+        projected: Tensor,
+        order: Tensor,
+        step_weight: Tensor,
+        step_bias: Tensor,
+        A: Tensor,
+        D: Tensor,
+    ) -> MapGrads: ...
+
+    def merge(
+        self, y: Tensor, gate: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> Tensor: ...
+
+    def merge_grads(
+        self,
+        dout: Tensor,
+        y: Tensor,
+        gate: Tensor,
+        z: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+    ) -> MergeGrads: ...
