@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from restore.archs.architecture import Architecture, SizeRule
+from restore.archs.mair_options import MairOptions, MairUnetOptions
 from restore.archs.options import (
     MimoUnetOptions,
     MimoUnetPlusCfaOptions,
@@ -86,6 +87,58 @@ MIMO_UNET_PLUS_CFA = replace(
     presets={"MIMO-UNet+CFA": MimoUnetPlusCfaOptions()},
 )
 
+_MAIR_T = MairOptions(d_state=1, ssm_ratio=1.1, mlp_ratio=1.6)
+_MAIR_S = MairOptions(ssm_ratio=1.4, mlp_ratio=1.6, scan_len=4)
+_MAIR_CLASSIC = MairOptions(
+    embed_dim=180, depths=(6,) * 6, ssm_ratio=2.0, mlp_ratio=2.5, upsampler="pixelshuffle"
+)
+_MAIR_CDN = MairOptions(
+    embed_dim=180, depths=(6,) * 6, ssm_ratio=1.3, scan_len=4, upsampler=None, upscale=1
+)
+
+MAIR = Architecture(
+    name="MaIR",
+    options=MairOptions,
+    builder="restore.archs.mair.mair:build",
+    scale=lambda options: options.scale,
+    scale_key="upscale",
+    channels=lambda options: options.in_chans,
+    tasks=("super-resolution", "denoising"),
+    paper="MaIR: A Locality- and Continuity-Preserving Mamba for Image Restoration, CVPR 2025, "
+    "arXiv 2412.20066",
+    license="none: the official code and weights have no licence; this is our own code",
+    # tables that other tools save with the weights, and the mean colour
+    ignored_keys=r"(.*\.)?xs_\w*ids\w*|mean",
+    presets={
+        f"{name}_x{scale}": options.model_copy(update={"upscale": scale})
+        for name, options in (("MaIR-T", _MAIR_T), ("MaIR-S", _MAIR_S), ("MaIR", _MAIR_CLASSIC))
+        for scale in (2, 3, 4)
+    }
+    | {"MaIR_CDN": _MAIR_CDN},
+)
+
+_MAIR_UNET_48 = MairUnetOptions(ssm_ratio=2.0, flp_ratio=4.0, mlp_ratio=1.5, scan_len=4)
+_MAIR_UNET_24 = MairUnetOptions(
+    dim=24, num_blocks=(2, 2, 3, 4), num_refinement_blocks=2, ssm_ratio=1.2
+)
+
+MAIR_UNET = replace(
+    MAIR,
+    name="MaIRUNet",
+    options=MairUnetOptions,
+    builder="restore.archs.mair.mair_unet:build",
+    scale=lambda options: 1,
+    scale_key=None,
+    channels=lambda options: options.inp_channels,
+    tasks=("denoising", "deblurring", "dehazing"),
+    size=SizeRule(minimum=8, multiple=8),
+    presets={
+        "MaIRUNet_RealDenoising": _MAIR_UNET_48,
+        "MaIRUNet_MotionDeblurring": _MAIR_UNET_48,
+        "MaIRUNet_Dehazing": _MAIR_UNET_24,
+    },
+)
+
 ARCHS: Catalog[Architecture] = Catalog(
     "network",
     {
@@ -94,6 +147,8 @@ ARCHS: Catalog[Architecture] = Catalog(
         "MIMOUNet": MIMO_UNET,
         "MIMOUNetPlus": MIMO_UNET_PLUS,
         "MIMOUNetPlusCFA": MIMO_UNET_PLUS_CFA,
+        "MaIR": MAIR,
+        "MaIRUNet": MAIR_UNET,
     },
 )
 
