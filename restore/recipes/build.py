@@ -15,7 +15,8 @@ from restore.archs.build import build_network, fuse
 from restore.archs.table import architecture_of
 from restore.archs.weights import describe, load_weights, state_sha256
 from restore.data.loader import Loader
-from restore.data.sources import Source, check_source, open_source
+from restore.data.source import Source
+from restore.data.sources import check_source, open_source
 from restore.errors import WeightsError
 from restore.evaluation.evaluator import Evaluator
 from restore.evaluation.predictor import Ensemble, Predictor
@@ -132,7 +133,8 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
     channels = channels_of(tree.network_g)
     train: Any = tree.datasets.train
     source = open_source(train, tree.scale, channels=channels, training=True)
-    check_source(source, patch=max(stage.gt_size for stage in train.stages()))
+    largest = max(stage.gt_size for stage in train.stages())
+    check_source(source, patch=largest, skip=train.on_bad == "skip")
     validation = open_sets(tree.datasets.evaluated(), tree.scale, channels)
     torch.manual_seed(tree.manual_seed)
     network = build_network(tree.network_g)
@@ -156,6 +158,8 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
         rank=world.rank,
         ranks=world.size,
         threads=train.num_worker_per_gpu,
+        device=world.device,
+        on_bad=train.on_bad,
     )
     sinks = _sinks(tree, experiment, state.step) if world.first else Sinks([])
     trainer = Trainer(
