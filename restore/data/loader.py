@@ -1,9 +1,9 @@
 """Floor 3. The training stream: sample `i` is a pure function of the seed, so its state is `i`.
 
 Position p of the endless stream is item `order(seed, epoch)[p mod n]` of epoch `p div n`, degraded,
-cut and flipped by what (seed, epoch, index) alone decides. Rank r of W takes its share of every
-global batch. The position of a step follows from the stages (patch and batch by step), so the state
-of the loader is the step.
+cut and flipped by what (seed, epoch, index) alone decides. A rank takes its share of every global
+batch, in one part or in several. The position of a step follows from the stages (patch and batch by
+step), so the state of the loader is the step, and the position where the number of ranks changes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from restore.data.augment import Draw, sample_words
 from restore.data.batches import Batch, Slots, Tray, copied_ahead
 from restore.data.pair import ImagePair
 from restore.data.source import Source
-from restore.data.stages import Stages
+from restore.data.stages import Share, Stages
 from restore.errors import DataError
 
 log = logging.getLogger("restore")
@@ -57,29 +57,39 @@ class Loader:
         hflip: bool,
         rot: bool,
         seed: int,
-        rank: int = 0,
-        ranks: int = 1,
+        share: Share = Share(),  # noqa: B008 (frozen)
         threads: int = 2,
         device: torch.device | None = None,
         on_bad: OnBad = "raise",
     ) -> None:
-        self.stages = stages
+        self.stages, self.share = stages, share
         self.skipped: set[int] = set()
         """Images that could not be used so far."""
         self._source, self._seed, self._threads = source, seed, threads
         self._hflip, self._rot, self._on_bad = hflip, rot, on_bad
-        self._rank, self._ranks = rank, ranks
+        self._origin = (0, 0)
         self._device = device if device is not None and device.type == "cuda" else None
         pinned = self._device is not None
         self._slots = Slots(pinned=pinned), Slots(pinned=pinned)
         self._lock = threading.Lock()
 
+    @property
+    def parts(self) -> int:
+        """Batches of one step."""
+        return self.share.parts
+
     def position(self, step: int) -> int:
         """Samples of the stream that all ranks have taken before `step`."""
-        return self.stages.position(step) * self._ranks
+        start, taken = self._origin
+        steps = self.stages.position(step) - self.stages.position(start)
+        return taken + steps * self.share.recipe_ranks
+
+    def continue_from(self, step: int, samples: int) -> None:
+        """Let `step` begin at position `samples`, wherever other ranks have brought the stream."""
+        self._origin = (step, samples)
 
     def batches(self, step: int) -> Generator[Batch, None, None]:
-        """This rank's batches from 0-based `step` on, without end.
+        """This rank's batches from 0-based `step` on, `parts` for each step, without end.
 
         Raises DataError, from the thread that met it, for an image that cannot be used.
         """
@@ -91,36 +101,39 @@ class Loader:
 
     def _made(self, step: int) -> Generator[Batch, None, None]:
         """The batches in the CPU's memory."""
+        wanted = ((at, part) for at in count(step) for part in range(self.parts))
         if not self._threads:
-            for at in count(step):
-                tray, draws = self._started(at)
+            for at, part in wanted:
+                tray, draws = self._started(at, part)
                 self._fill(tray, draws, 0, 1)
                 yield tray.batch(self.position(at + 1))
         with ThreadPoolExecutor(self._threads, thread_name_prefix="loader") as pool:
-            waiting: deque[tuple[Tray, list[Future[None]]]] = deque()
-            running, asked = 0, step
+            waiting: deque[tuple[int, Tray, list[Future[None]]]] = deque()
+            running = 0
             try:
-                for at in count(step):
+                while True:
                     while len(waiting) < AHEAD or running < self._threads:
-                        tray, draws = self._started(asked)
+                        at, part = next(wanted)
+                        tray, draws = self._started(at, part)
                         shares = min(self._threads, len(draws))
                         submit = pool.submit
-                        parts = [submit(self._fill, tray, draws, k, shares) for k in range(shares)]
-                        waiting.append((tray, parts))
-                        running, asked = running + shares, asked + 1
-                    tray, parts = waiting.popleft()
-                    running -= len(parts)
-                    for part in parts:
-                        part.result()
+                        fills = [submit(self._fill, tray, draws, k, shares) for k in range(shares)]
+                        waiting.append((at, tray, fills))
+                        running += shares
+                    at, tray, fills = waiting.popleft()
+                    running -= len(fills)
+                    for fill in fills:
+                        fill.result()
                     yield tray.batch(self.position(at + 1))
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _started(self, step: int) -> tuple[Tray, list[Draw]]:
-        """An empty tray for this rank's samples at `step`, and what chance decides of each."""
+    def _started(self, step: int, part: int) -> tuple[Tray, list[Draw]]:
+        """An empty tray for one part of `step`, and what chance decides of each sample."""
         stage, items = self.stages.at(step), len(self._source)
-        first = self.position(step) + self._rank * stage.batch
-        epochs, offsets = np.divmod(np.arange(first, first + stage.batch), items)
+        size = self.share.size(stage)
+        first = self.position(step) + self.share.first(stage, part)
+        epochs, offsets = np.divmod(np.arange(first, first + size), items)
         indices = np.concatenate(
             [
                 order(self._seed, epoch, items)[offsets[epochs == epoch]]
@@ -130,7 +143,7 @@ class Loader:
         words = sample_words(self._seed, epochs, indices).tolist()
         keys = zip(epochs.tolist(), indices.tolist(), words, strict=True)
         draws = [Draw((self._seed, epoch, index), w, stage.gt_size) for epoch, index, w in keys]
-        return Tray(stage.batch, self._slots, turn_later=self._device is not None), draws
+        return Tray(size, self._slots, turn_later=self._device is not None), draws
 
     def _fill(self, tray: Tray, draws: list[Draw], first: int, shares: int) -> None:
         """Make every `shares`-th sample of a batch from number `first` on."""

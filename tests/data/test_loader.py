@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from restore.data.batches import turned
 from restore.data.loader import Loader, order
 from restore.data.pair import ImagePair
 from restore.data.source import Source
-from restore.data.stages import Stage, Stages
+from restore.data.stages import Share, Stage, Stages
 from restore.errors import DataError
 
 SCALE = 2
@@ -50,7 +51,7 @@ class Numbered(Source):
 STAGED = Stages([3, 2, 4], [4, 2, 1], [4, 8, 12])
 
 
-def loader(count: int = 7, batch: int = 4, stages: Stages | None = None, **more: int) -> Loader:
+def loader(count: int = 7, batch: int = 4, stages: Stages | None = None, **more: Any) -> Loader:
     stages = stages or Stages.single(batch, 8)
     return Loader(Numbered(count), stages, hflip=True, rot=True, seed=3, **more)
 
@@ -74,7 +75,7 @@ def test_threads_change_nothing(threads: int) -> None:
 
 def test_ranks_share_the_global_batch() -> None:
     alone = list(islice(loader(batch=6).batches(0), 4))
-    ranks = [islice(loader(batch=2, rank=r, ranks=3).batches(0), 4) for r in range(3)]
+    ranks = [islice(loader(batch=2, share=Share(r, 3, 1, 3)).batches(0), 4) for r in range(3)]
     for whole, parts in zip(alone, zip(*ranks, strict=True), strict=True):
         assert whole.names == tuple(name for part in parts for name in part.names)
         assert torch.equal(whole.lq, torch.cat([part.lq for part in parts]))
@@ -217,7 +218,7 @@ def test_no_more_is_decoded_than_is_used() -> None:
 
 
 def test_ranks_change_stage_together() -> None:
-    ranks = [islice(loader(stages=STAGED, rank=r, ranks=2).batches(0), 9) for r in range(2)]
+    ranks = [islice(loader(stages=STAGED, share=Share(r, 2, 1, 2)).batches(0), 9) for r in range(2)]
     names = []
     for parts in zip(*ranks, strict=True):
         assert parts[0].gt.shape == parts[1].gt.shape and parts[0].end == parts[1].end

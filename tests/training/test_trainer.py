@@ -26,6 +26,7 @@ from restore.training.checkpoint import Checkpoints
 from restore.training.options import OPTIMISERS
 from restore.training.state import TrainState, build_optimiser
 from restore.training.trainer import Clock, Trainer
+from restore.training.writer import Writer
 from restore.world import World
 
 
@@ -85,7 +86,7 @@ def trainer(
         Loss({"pixel": L1Loss()}),
         [Evaluator("twins", source, PROTOCOLS["rgb"], 0, 1, world)],
         predictor,
-        Checkpoints(folder, 2, {}),
+        Writer(Checkpoints(folder, 2, {})),
         Sinks([sink]),
         clock,
         world,
@@ -132,8 +133,9 @@ def test_the_first_bad_step_is_named(tmp_path: Path) -> None:
         "error[RUN01]: the loss is not finite (step 7): got nan at lr 0.5 on twin"
     )
     assert caught.value.exit_code == 3
-    assert run._checkpoints.steps() == [5]
-    assert run._checkpoints.load_newest() is not None
+    checkpoints = Checkpoints(tmp_path, 2, {})
+    assert checkpoints.steps() == [5]
+    assert checkpoints.load_newest() is not None
 
 
 def test_missed_saves_are_counted(
@@ -169,3 +171,42 @@ def test_a_failing_last_save_is_an_error_at_once(
     monkeypatch.setattr(Checkpoints, "save", failing)
     with pytest.raises(SaveError):
         run.run()
+
+
+def test_steps_without_a_finite_gradient_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Poisoned(nn.Module):
+        def __init__(self, bad: range) -> None:
+            super().__init__()
+            self.layer, self.calls, self.bad = brighter(), 0, bad
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return self.layer(x) * (float("inf") if self.calls in self.bad else 1.0)
+
+    run = trainer(tmp_path, Poisoned(range(7, 9)), Collected(), Clock(30, 10, 5, None), skip=True)
+    assert run.run() and run.state.skipped == 2
+    assert caplog.text.count("left out: twin") == 2
+    assert all(p.isfinite().all() for p in run.state.network.parameters())
+    endless = trainer(tmp_path, Poisoned(range(3, 99)), Collected(), Clock(30, 10, 5, None), True)
+    with pytest.raises(RunError, match=r"error\[RUN02\].*step 13.*11 steps left out in a row"):
+        endless.run()
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1])
+def test_a_signal_saves_and_training_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    class Signalling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.calls = brighter(), 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            if self.calls == 7:
+                os.kill(os.getpid(), number)
+            return self.layer(x)
+
+    run = trainer(tmp_path, Signalling(), Collected(), Clock(30, 10, 100, None))
+    assert run.run()
+    assert Checkpoints(tmp_path, 2, {}).steps() == [7, 30]
