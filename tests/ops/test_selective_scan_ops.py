@@ -211,6 +211,7 @@ def without(monkeypatch: pytest.MonkeyPatch, name: str, reason: str) -> None:
     module = ModuleType("absent_backend")
     module.unavailable = lambda: reason  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, entry.module, module)
+    choice.missing.cache_clear()
 
 
 def test_auto_says_its_choice_and_the_reason_once(
