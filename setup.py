@@ -17,7 +17,14 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["restore", "restore.*"]),
-    package_data={"restore": ["reports/page/*.j2", "reports/page/*.css", "reports/page/*.js"]},
+    package_data={
+        "restore": [
+            "ops/selective_scan/kernels/*",
+            "reports/page/*.j2",
+            "reports/page/*.css",
+            "reports/page/*.js",
+        ]
+    },
     entry_points={"console_scripts": ["restore=restore.commands.main:main"]},
     install_requires=[
         "torch>=2.10",

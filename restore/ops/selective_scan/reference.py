@@ -30,11 +30,11 @@ def selective_scan(
     of_channel_C = C.repeat_interleave(channels_of_a_group, dim=1)
     state = u.new_zeros(u.shape[0], u.shape[1], A.shape[1])
     outputs: list[Tensor] = []
-    for t in range(u.shape[2]):
-        kept = torch.exp(step[:, :, t, None] * A)
-        added = (step[:, :, t] * u[:, :, t])[:, :, None] * of_channel_B[..., t]
-        state = kept * state + added
-        outputs.append((state * of_channel_C[..., t]).sum(2))
+    by_step = (step.unbind(2), u.unbind(2), of_channel_B.unbind(3), of_channel_C.unbind(3))
+    for step_t, u_t, B_t, C_t in zip(*by_step, strict=True):
+        kept = torch.exp(step_t[:, :, None] * A)
+        state = kept * state + (step_t * u_t)[:, :, None] * B_t
+        outputs.append((state * C_t).sum(2))
     y = torch.stack(outputs, dim=2)
     return y if D is None else y + D[:, None] * u
 

@@ -1,0 +1,187 @@
+"""Floor 2. The scan over a map and the merge of its directions, for backends that only scan.
+
+Pixels are gathered and put back as whole rows of channels (`index_select` along the pixels),
+which is an order of magnitude faster than permuting the last axis.
+B batch, L pixels, K directions, E channels, R rank, N states, P = R + 2N.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from restore.ops.selective_scan.backend import MapGrads, MergeGrads, ScanGrads
+
+
+class Scan(Protocol):
+    """The scan's values."""
+
+    def __call__(
+        self,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        delta_bias: Tensor | None,
+        softplus: bool,
+    ) -> Tensor: ...
+
+
+class ScanGradients(Protocol):
+    """The scan's gradients."""
+
+    def __call__(
+        self,
+        dy: Tensor,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        delta_bias: Tensor | None,
+        softplus: bool,
+    ) -> ScanGrads: ...
+
+
+class Composed:
+    """A whole backend (see `backend.Backend`) made of a scan and its gradients."""
+
+    def __init__(self, scan: Scan, scan_grads: ScanGradients) -> None:
+        self.scan = scan
+        self.scan_grads = scan_grads
+
+    def map_scan(
+        self,
+        x: Tensor,
+        projected: Tensor,
+        order: Tensor,
+        step_weight: Tensor,
+        step_bias: Tensor,
+        A: Tensor,
+        D: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        paths = _Paths(order)
+        u, delta, B, C, _ = _sequences(x, projected, paths, step_weight, A.shape[2])
+        y = self.scan(u, delta, A.flatten(0, 1), B, C, D.flatten(), step_bias.flatten(), True)
+        y = y.unflatten(1, A.shape[:2])  # (B, K, E, L)
+        return paths.to_pixels(y.transpose(2, 3)), y.mean(3)
+
+    def map_scan_grads(
+        self,
+        dy: Tensor,
+        dmean: Tensor,
+        x: Tensor,
+        projected: Tensor,
+        order: Tensor,
+        step_weight: Tensor,
+        step_bias: Tensor,
+        A: Tensor,
+        D: Tensor,
+    ) -> MapGrads:
+        paths = _Paths(order)
+        u, delta, B, C, low_rank = _sequences(x, projected, paths, step_weight, A.shape[2])
+        at_steps = paths.from_pixels(dy).add_(dmean.unsqueeze(2), alpha=1 / x.shape[1])
+        du, ddelta, dA, dB, dC, dD, dbias = self.scan_grads(
+            at_steps.transpose(2, 3).flatten(1, 2),
+            u, delta, A.flatten(0, 1), B, C, D.flatten(), step_bias.flatten(), True,
+        )  # fmt: skip
+        assert dD is not None and dbias is not None
+        ddelta = ddelta.unflatten(1, A.shape[:2])  # (B, K, E, L)
+        dlow_rank = torch.matmul(ddelta.transpose(2, 3), step_weight)
+        drows = torch.cat([dlow_rank, dB.transpose(2, 3), dC.transpose(2, 3)], dim=3)
+        du = du.unflatten(1, A.shape[:2]).transpose(2, 3)
+        return (
+            paths.to_pixels(du).sum(2),
+            paths.to_pixels(drows),
+            torch.matmul(ddelta, low_rank).sum(0),
+            dbias.view(step_bias.shape),
+            dA.view(A.shape),
+            dD.view(D.shape),
+        )
+
+    def merge(
+        self, y: Tensor, gate: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> Tensor:
+        total = _gated_sum(y, gate)
+        return F.layer_norm(total, total.shape[2:], weight, bias, eps).mul_(F.silu(z))
+
+    def merge_grads(
+        self,
+        dout: Tensor,
+        y: Tensor,
+        gate: Tensor,
+        z: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+    ) -> MergeGrads:
+        total = _gated_sum(y, gate)
+        variance, mean = torch.var_mean(total, dim=2, correction=0, keepdim=True)
+        scale = torch.rsqrt(variance + eps)
+        unit = (total - mean).mul_(scale)
+        sigmoid = torch.sigmoid(z)
+        dz = dout * (unit * weight + bias) * sigmoid * (1 + z * (1 - sigmoid))
+        dnormed = dout * (z * sigmoid)
+        dunit = dnormed * weight
+        along_unit = (dunit * unit).mean(2, keepdim=True)
+        dtotal = (dunit - dunit.mean(2, keepdim=True) - unit * along_unit).mul_(scale)
+        return (
+            dtotal.unsqueeze(2) * gate.unsqueeze(1),
+            torch.stack([(dtotal * y[:, :, k]).sum(1) for k in range(y.shape[2])], dim=1),
+            dz,
+            (dnormed * unit).sum((0, 1)),
+            dnormed.sum((0, 1)),
+        )
+
+
+class _Paths:
+    """Rows (B, L, K, F) at pixels to rows (B, K, L, F) in the order of each path, and back."""
+
+    def __init__(self, order: Tensor) -> None:
+        directions, pixels = order.shape
+        number = torch.arange(directions, device=order.device)[:, None]
+        steps = torch.arange(pixels, device=order.device).expand_as(order)
+        step_of_pixel = torch.empty_like(order).scatter_(1, order, steps)
+        self.shape = (directions, pixels)
+        self.pixels = order.flatten()
+        self.sources = (order * directions + number).flatten()  # rows of (L, K)
+        self.targets = (step_of_pixel + number * pixels).T.flatten()  # rows of (K, L)
+
+    def of_map(self, x: Tensor) -> Tensor:
+        """(B, L, E), read once per direction: (B, K, L, E)."""
+        return x.index_select(1, self.pixels).unflatten(1, self.shape)
+
+    def from_pixels(self, rows: Tensor) -> Tensor:
+        """(B, L, K, F) to (B, K, L, F)."""
+        return rows.flatten(1, 2).index_select(1, self.sources).unflatten(1, self.shape)
+
+    def to_pixels(self, rows: Tensor) -> Tensor:
+        """(B, K, L, F) to (B, L, K, F)."""
+        at_pixels = rows.flatten(1, 2).index_select(1, self.targets)
+        return at_pixels.unflatten(1, self.shape[::-1])
+
+
+def _sequences(
+    x: Tensor, projected: Tensor, paths: _Paths, step_weight: Tensor, states: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """u and delta (B, K E, L), B and C (B, K, N, L), the low-rank step (B, K, L, R)."""
+    rows = paths.from_pixels(projected)
+    low_rank, B, C = rows.split([step_weight.shape[2], states, states], dim=3)
+    delta = torch.matmul(step_weight, low_rank.transpose(2, 3))  # (B, K, E, L)
+    u = paths.of_map(x).transpose(2, 3).flatten(1, 2)
+    B, C = B.transpose(2, 3).contiguous(), C.transpose(2, 3).contiguous()
+    return u, delta.flatten(1, 2), B, C, low_rank
+
+
+def _gated_sum(y: Tensor, gate: Tensor) -> Tensor:
+    """Σ_k gate[k] · y[k]: (B, L, E)."""
+    total = y[:, :, 0] * gate[:, None, 0]
+    for k in range(1, y.shape[2]):
+        total.addcmul_(y[:, :, k], gate[:, None, k])
+    return total

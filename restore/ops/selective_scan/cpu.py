@@ -1,0 +1,211 @@
+"""Floor 2. Backend "cpu": compiled kernels, several threads, float32.
+
+One vector holds 16 (AVX-512) or 8 channels, the state stays in registers, time goes in tiles of 64
+steps; the gradients recompute the states of a tile from the one before it, so that nothing of the
+size steps × states is held. The sources are in `kernels/`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_float, c_int, c_long, c_void_p
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from restore.ops.selective_scan import cpu_build
+from restore.ops.selective_scan.backend import MapGrads, MergeGrads, ScanGrads
+
+
+@cache
+def unavailable() -> str | None:
+    """Why this machine has no such backend, with the remedy; None where it works."""
+    try:
+        cpu_build.library()
+    except cpu_build.BuildError as error:
+        return f"{error}; {cpu_build.REMEDY}"
+    return None
+
+
+class _CpuBackend:
+    """Float32 tensors on the CPU, values and gradients by compiled kernels."""
+
+    def scan(
+        self,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        delta_bias: Tensor | None,
+        softplus: bool,
+    ) -> Tensor:
+        y = torch.empty_like(u, memory_format=torch.contiguous_format)
+        shape = _scan_shape(u, A, B)
+        inputs = (u, delta, A, B, C, D, delta_bias)
+        _call("scan_forward", _parts(2, shape[0] * shape[1], shape[2]), shape, inputs, softplus, y)
+        return y
+
+    def scan_grads(
+        self,
+        dy: Tensor,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        delta_bias: Tensor | None,
+        softplus: bool,
+    ) -> ScanGrads:
+        shape = batch, groups, channels, _, _ = _scan_shape(u, A, B)
+        parts = _parts(1, batch * groups, channels)
+        du, ddelta = u.new_empty(u.shape), u.new_empty(u.shape)
+        dA = u.new_empty(batch, *A.shape)
+        dB, dC = u.new_empty(parts, *B.shape), u.new_empty(parts, *C.shape)
+        dD, dbias = u.new_empty(batch, u.shape[1]), u.new_empty(batch, u.shape[1])
+        inputs = (dy, u, delta, A, B, C, D, delta_bias)
+        outputs = (du, ddelta, dA, dB, dC, dD, dbias)
+        _call("scan_backward", parts, shape, inputs, softplus, *outputs)
+        of_D = None if D is None else dD.sum(0)
+        of_bias = None if delta_bias is None else dbias.sum(0)
+        return du, ddelta, dA.sum(0), dB.sum(0), dC.sum(0), of_D, of_bias
+
+    def map_scan(
+        self,
+        x: Tensor,
+        projected: Tensor,
+        order: Tensor,
+        step_weight: Tensor,
+        step_bias: Tensor,
+        A: Tensor,
+        D: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        _check_order(order)
+        shape = batch, pixels, channels, directions, _, _ = _map_shape(x, step_weight, A)
+        y = x.new_empty(batch, pixels, directions, channels)
+        mean = x.new_empty(batch, directions, channels)
+        inputs = (x, projected, order, step_weight, step_bias, A, D)
+        parts = _parts(2, batch * directions, channels)
+        _call("map_scan_forward", parts, shape, inputs, None, y, mean)
+        return y, mean
+
+    def map_scan_grads(
+        self,
+        dy: Tensor,
+        dmean: Tensor,
+        x: Tensor,
+        projected: Tensor,
+        order: Tensor,
+        step_weight: Tensor,
+        step_bias: Tensor,
+        A: Tensor,
+        D: Tensor,
+    ) -> MapGrads:
+        _check_order(order)
+        shape = batch, _, channels, _, _, _ = _map_shape(x, step_weight, A)
+        parts = _parts(1, batch, channels)
+        dx, dprojected = x.new_empty(x.shape), x.new_empty(parts, *projected.shape)
+        of_batch = [x.new_empty(batch, *t.shape) for t in (step_weight, step_bias, A, D)]
+        inputs = (dy, dmean, x, projected, order, step_weight, step_bias, A, D)
+        _call("map_scan_backward", parts, shape, inputs, None, dx, dprojected, *of_batch)
+        dweight, dbias, dA, dD = (t.sum(0) for t in of_batch)
+        return dx, dprojected.sum(0), dweight, dbias, dA, dD
+
+    def merge(
+        self, y: Tensor, gate: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> Tensor:
+        out = torch.empty_like(z, memory_format=torch.contiguous_format)
+        _call_merge("merge_forward", None, y, eps, (y, gate, z, weight, bias), out)
+        return out
+
+    def merge_grads(
+        self,
+        dout: Tensor,
+        y: Tensor,
+        gate: Tensor,
+        z: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+    ) -> MergeGrads:
+        parts = min(torch.get_num_threads(), max(1, y.shape[1]))
+        dy, dz = y.new_empty(y.shape), z.new_empty(z.shape)
+        dgate, dweight, dbias = (y.new_empty(parts, *t.shape) for t in (gate, weight, bias))
+        inputs = (dout, y, gate, z, weight, bias)
+        outputs = (dy, dgate, dz, dweight, dbias)
+        _call_merge("merge_backward", parts, y, eps, inputs, *outputs)
+        return dy, dgate.sum(0), dz, dweight.sum(0), dbias.sum(0)
+
+
+BACKEND = _CpuBackend()
+
+
+def _scan_shape(u: Tensor, A: Tensor, B: Tensor) -> tuple[int, ...]:
+    """Batch, groups, channels of a group, steps, states."""
+    groups = B.shape[1]
+    return u.shape[0], groups, u.shape[1] // groups, u.shape[2], A.shape[1]
+
+
+def _map_shape(x: Tensor, step_weight: Tensor, A: Tensor) -> tuple[int, ...]:
+    """Batch, pixels, channels, directions, rank, states."""
+    return *x.shape, A.shape[0], step_weight.shape[2], A.shape[2]
+
+
+def _check_order(order: Tensor) -> None:
+    """The kernels read at these places without looking."""
+    if order.numel() and not 0 <= int(order.min()) <= int(order.max()) < order.shape[1]:
+        raise IndexError(f"order names pixels outside 0 … {order.shape[1] - 1}")
+
+
+def _parts(per_thread: int, independent: int, channels: int) -> int:
+    """Pieces to cut the channels into, so that every thread finds work."""
+    threads = torch.get_num_threads()
+    blocks = -(-channels // cpu_build.library().scan_lanes())
+    wanted = 1 if threads == 1 else -(-per_thread * threads // max(1, independent))
+    return max(1, min(blocks, wanted))
+
+
+def _call(
+    name: str,
+    parts: int,
+    shape: tuple[int, ...],
+    inputs: tuple[Tensor | None, ...],
+    softplus: bool | None,
+    *outputs: Tensor,
+) -> None:
+    kept = [None if t is None else t.contiguous() for t in inputs]
+    flag = [] if softplus is None else [c_int(softplus)]
+    getattr(cpu_build.library(), name)(
+        c_int(torch.get_num_threads()),
+        c_long(parts),
+        *map(c_long, shape),
+        *map(_pointer, kept),
+        *flag,
+        *map(_pointer, outputs),
+    )
+
+
+def _call_merge(
+    name: str,
+    parts: int | None,
+    y: Tensor,
+    eps: float,
+    inputs: tuple[Tensor, ...],
+    *outputs: Tensor,
+) -> None:
+    kept = [t.contiguous() for t in inputs]
+    getattr(cpu_build.library(), name)(
+        c_int(torch.get_num_threads()),
+        *([] if parts is None else [c_long(parts)]),
+        *map(c_long, y.shape),
+        c_float(eps),
+        *map(_pointer, kept),
+        *map(_pointer, outputs),
+    )
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return c_void_p(None if tensor is None else tensor.data_ptr())
