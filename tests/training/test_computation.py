@@ -48,7 +48,8 @@ def losses(state: TrainState, steps: int, parts: int = 1) -> list[float]:
             with state.part(index, parts):
                 outputs = state.forward(lq)
                 assert all(output.dtype == torch.float32 for output in outputs)
-                loss = sum(((o - o.detach().mean() - 0.1).abs().mean() for o in outputs), lq.sum() * 0)
+                each = [(o - o.detach().mean() - 0.1).abs().mean() for o in outputs]
+                loss = torch.stack(each).sum()
                 state.backward(loss / parts)
             found.append(loss.item())
         state.advance(state.samples + 4)
@@ -60,6 +61,9 @@ def losses(state: TrainState, steps: int, parts: int = 1) -> list[float]:
 def test_half_precision_trains_like_float32(kind: str, precision: str) -> None:
     exact = losses(state(kind, Computation()), 3)
     half = state(kind, Computation(precision))  # pyright: ignore
+    if half._scaler is not None:
+        # the scale that it begins with makes it leave out the first steps
+        half._scaler.load_state_dict({**half._scaler.state_dict(), "scale": 256.0})
     assert losses(half, 3) == pytest.approx(exact, rel=0.05, abs=2e-3)
     assert all(p.dtype == torch.float32 for p in half.network.parameters())
 

@@ -165,7 +165,7 @@ def test_missed_saves_are_counted(
         run.run()
     assert calls == [2, 4, 6, 8, 10, 12] and caught.value.exit_code == 4
     assert caplog.text.count("training goes on") == 4
-    assert run._checkpoints.steps() == [6]
+    assert Checkpoints(tmp_path, 2, {}).steps() == [6]
 
 
 def test_a_failing_last_save_is_an_error_at_once(
@@ -197,7 +197,8 @@ def test_steps_without_a_finite_gradient_are_left_out(
     assert run.run() and run.state.skipped == 2
     assert caplog.text.count("left out: twin") == 2
     assert all(p.isfinite().all() for p in run.state.network.parameters())
-    endless = trainer(tmp_path, Poisoned(range(3, 99)), Collected(), Clock(30, 10, 5, None), skip=True)
+    poisoned, clock = Poisoned(range(3, 99)), Clock(30, 10, 5, None)
+    endless = trainer(tmp_path, poisoned, Collected(), clock, skip=True)
     with pytest.raises(RunError, match=r"error\[RUN02\].*step 13.*11 steps left out in a row"):
         endless.run()
 

@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from restore import images
-from restore.data.matching import Match, match, pairing_of
+from restore.data.matching import match, pairing_of
 from restore.data.options import PairedImageDataset
 from restore.data.pair import gt_origin
 from restore.data.prepare.ledger import MANIFEST, WORK, Ledger, read_manifest
 from restore.data.prepare.records import Finding, Look, Pair, Part, Record
 from restore.data.prepare.similar import shared, thumbnail
 from restore.data.prepare.versions import spread
+from restore.data.stores.store import Folder
 from restore.errors import DataError
 from restore.ops.resize import Edge, imresize
 from restore.reports.sinks import progress
@@ -190,7 +191,7 @@ def _pair(pair: Pair, opened: Opened) -> Iterator[Finding]:
         pairing=pair.pairing,
     )  # fmt: skip
     try:
-        matches = match(options)
+        matches = _matches(options)
     except DataError as error:
         yield Finding("pairs", name, error.problems[0].got, error.problems[0].expected, True)
         return
@@ -209,6 +210,26 @@ def _pair(pair: Pair, opened: Opened) -> Iterator[Finding]:
     yield Finding("scale", name, _some(unfit) or "all fit", expected, bool(unfit))
     if pair.bicubic:
         yield from _bicubic(pair, name, matches, opened)
+
+
+@dataclass(frozen=True)
+class Match:
+    """Two files that belong together."""
+
+    name: str
+    lq: Path
+    gt: Path
+
+
+def _matches(options: PairedImageDataset) -> list[Match]:
+    """The pairs of the folders that `options` name. Raises DataError."""
+    recursive = pairing_of(options).recursive
+    gt, lq = (Folder(f, recursive=recursive) for f in (options.dataroot_gt, options.dataroot_lq))
+    found = match(options, gt, lq)
+    return [
+        Match(name, Path(lq.where(i)), Path(gt.where(j)))
+        for name, i, j in zip(found.names, found.lq, found.gt, strict=True)
+    ]
 
 
 def _bicubic(pair: Pair, name: str, matches: list[Match], opened: Opened) -> Iterator[Finding]:
