@@ -6,6 +6,8 @@ import datetime
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,6 +39,30 @@ def ratio(times: Mapping[str, list[float]], reference: str, name: str) -> float:
     """How many times faster `name` is: the median of the rounds' paired ratios."""
     pairs = zip(times[reference], times[name], strict=True)
     return statistics.median(slow / fast for slow, fast in pairs)
+
+
+PEAK = """
+import re
+from pathlib import Path
+def resident(which):
+    return int(re.search(which + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+before = []
+def measured():
+    Path("/proc/self/clear_refs").write_text("5")  # the peak falls to what is resident now
+    before.append(resident("VmRSS"))
+"""
+
+
+def peak_memory(body: str) -> float:
+    """MiB by which Python statements `body` raise the memory of a fresh process at their peak.
+
+    `body` first sets up and then calls `measured()`; what is resident then does not count.
+    Needs Linux.
+    """
+    program = f"{PEAK}{body}\nprint(resident('VmHWM') - before[0])"
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(run.stdout.split()[-1]) / 1024
 
 
 def table(times: Mapping[str, list[float]], reference: str) -> str:
