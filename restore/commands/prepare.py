@@ -8,7 +8,8 @@ as DIV2K and its benchmark sets are; and blurred, noisy and hazy pairs made from
 GoPro, SIDD and RESIDE are. It shows that training works; no paper's number can be reproduced on it.
 
 pack: decoded images, of which a crop reads only what it covers, in OUT/gt.pack and OUT/lq.pack; for
-`io_backend: {type: pack}`.
+`io_backend: {type: pack}`. lmdb: the files as they are, in BasicSR's LMDB layout, in OUT/gt.lmdb and
+OUT/lq.lmdb.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from restore.errors import OptionError
 from restore.reports.sinks import log_to_console
 
 SETS = {"demo": "datasets/demo"}
-STORES = ("pack",)
+STORES = ("pack", "lmdb")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -110,6 +110,12 @@ class DiskOptions(Section):
     type: Literal["disk"] = "disk"
 
 
+class LmdbOptions(Section):
+    """The dataroots are LMDB folders of BasicSR's layout, with meta_info.txt."""
+
+    type: Literal["lmdb"] = "lmdb"
+
+
 class SubImageOptions(Section):
     """Each image stands for its overlapping sub-images, as BasicSR's extract_subimages.py cuts
     them, but without a copy: the last of a row or column is flush with the border."""
@@ -130,7 +136,7 @@ class PackOptions(Section):
 
 BACKENDS: Catalog[type[Section]] = Catalog(
     "io_backend",
-    {"disk": DiskOptions, "pack": PackOptions},
+    {"disk": DiskOptions, "lmdb": LmdbOptions, "pack": PackOptions},
 )
 BACKEND = OneOf(BACKENDS, lambda section: section)
 
@@ -142,7 +148,7 @@ class _Named(Section):
 
 class _Common(_Named):
     io_backend: Annotated[Section, BACKEND] = DiskOptions()
-    """What the images lie in: `type: disk` (the default) or `pack`."""
+    """What the images lie in: `type: disk` (the default), `lmdb` or `pack`."""
     ram_cache_mib: Natural = 0
     """Decoded images kept in memory, in MiB; filled in the first epoch. 0 keeps none."""
 

@@ -8,6 +8,7 @@ from restore.data.matching import match, pairing_of
 from restore.data.options import (
     DegradedImageDataset,
     DualPixelDataset,
+    LmdbOptions,
     PackOptions,
     PairedImageDataset,
     SIDDBlocksDataset,
@@ -24,6 +25,7 @@ from restore.data.pairs import (
     SubImages,
 )
 from restore.data.source import Cached, Partial, Source
+from restore.data.stores.lmdb_store import LmdbFolder
 from restore.data.stores.pack import Pack
 from restore.data.stores.store import Folder, Store
 from restore.errors import DataError, OptionError
@@ -59,6 +61,8 @@ def open_store(backend: Section, root: str, *, recursive: bool = False) -> Store
     DataError."""
     if isinstance(backend, PackOptions):
         return Pack(root)
+    if isinstance(backend, LmdbOptions):
+        return LmdbFolder(root)
     return Folder(root, recursive=recursive)
 
 

@@ -1,6 +1,7 @@
 """Floor 3. Folders of images into a store that a training run reads faster.
 
-    OUT/gt.pack   OUT/lq.pack       decoded: see data/stores/pack
+    OUT/gt.pack     OUT/lq.pack     decoded: see data/stores/pack
+    OUT/gt.lmdb     OUT/lq.lmdb     the files themselves, in BasicSR's layout
 
 Each side is made aside and renamed when it is whole, so a killed run leaves nothing that could be
 taken for a store; a store that is there already is checked and kept.
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from restore import images
+from restore.data.stores.lmdb_store import LmdbFolder, write_lmdb
 from restore.data.stores.pack import Pack
 from restore.data.stores.pack_writer import write_pack
 from restore.data.stores.store import Folder, Store
@@ -42,6 +44,7 @@ def prepare(
         tiles = sum(map(decoded_bytes, folders.values())) > memory() // 2
     make: dict[str, Callable[[Folder, Path], str]] = {
         "pack": lambda folder, target: make_pack(folder, target, tiles=tiles),
+        "lmdb": make_lmdb,
     }
     for side, folder in folders.items():
         done.append(make[kind](folder, out / f"{side}.{kind}"))
@@ -60,6 +63,15 @@ def make_pack(folder: Folder, target: Path, *, tiles: bool) -> str:
     return f"{target}: {len(folder.names)} images, {size / 1e6:.1f} MB in {layout}"
 
 
+def make_lmdb(folder: Folder, target: Path) -> str:
+    """The LMDB `target` of a folder's files."""
+    if target.exists():
+        return _kept(folder, target, base := LmdbFolder(target), base.verify)
+    room_for(file_bytes(folder), target)
+    size = write_lmdb(target, folder.names, lambda index: images.load(folder.where(index)))
+    return f"{target}: {len(folder.names)} images, {size / 1e6:.1f} MB"
+
+
 def _kept(folder: Folder, target: Path, store: Store, verify: Callable[[int], None]) -> str:
     """What to print of a store that is there already. Raises DataError unless it is whole and of
     the same names."""
@@ -75,13 +87,18 @@ def _kept(folder: Folder, target: Path, store: Store, verify: Callable[[int], No
         )
     for index in range(len(store.names)):
         verify(index)
-    return f"{target}: already there, {len(store.names)} images, checksums match"
+    return f"{target}: already there, {len(store.names)} images, all whole"
 
 
 def decoded_bytes(folder: Folder) -> int:
     """Bytes of all pixels as 8-bit RGB, from the files' headers. Raises DataError."""
     sizes = (images.read_size(folder.where(index)) for index in range(len(folder.names)))
     return sum(height * width * 3 for height, width in sizes)
+
+
+def file_bytes(folder: Folder) -> int:
+    """Bytes of all files."""
+    return sum(os.stat(folder.where(index)).st_size for index in range(len(folder.names)))
 
 
 def memory() -> int:
