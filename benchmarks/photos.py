@@ -61,7 +61,9 @@ def resident(files: Iterable[Path]) -> float:
         if not size:
             continue
         with open(file, "rb") as opened:
-            mapped = mmap.mmap(opened.fileno(), size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+            mapped = mmap.mmap(
+                opened.fileno(), size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE
+            )
         count = -(-size // mmap.PAGESIZE)
         vector = (ctypes.c_ubyte * count)()
         address = ctypes.c_char.from_buffer(mapped)

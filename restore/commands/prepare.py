@@ -7,9 +7,10 @@ demo: natural images inside the scikit-image wheel, split into train, validation
 as DIV2K and its benchmark sets are; and blurred, noisy and hazy pairs made from them, laid out as
 GoPro, SIDD and RESIDE are. It shows that training works; no paper's number can be reproduced on it.
 
-pack: decoded images, of which a crop reads only what it covers, in OUT/gt.pack and OUT/lq.pack; for
-`io_backend: {type: pack}`. lmdb: the files as they are, in BasicSR's LMDB layout, in OUT/gt.lmdb and
-OUT/lq.lmdb.
+pack: decoded images, of which a crop reads only what it covers; OUT/gt.pack and OUT/lq.pack.
+lmdb: the files as they are in BasicSR's LMDB layout; OUT/gt.lmdb and OUT/lq.lmdb.
+shards: the files as they are in tar archives with an index, to be read from a folder or by HTTP;
+OUT/gt.shards and OUT/lq.shards. An option file names them by `io_backend: {type: pack}` and so on.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from restore.errors import OptionError
 from restore.reports.sinks import log_to_console
 
 SETS = {"demo": "datasets/demo"}
-STORES = ("pack", "lmdb")
+STORES = ("pack", "lmdb", "shards")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from restore.data.options import (
     LmdbOptions,
     PackOptions,
     PairedImageDataset,
+    ShardOptions,
     SIDDBlocksDataset,
     SingleImageDataset,
     check_degradation,
@@ -27,6 +28,7 @@ from restore.data.pairs import (
 from restore.data.source import Cached, Partial, Source
 from restore.data.stores.lmdb_store import LmdbFolder
 from restore.data.stores.pack import Pack
+from restore.data.stores.shards import Shards
 from restore.data.stores.store import Folder, Store
 from restore.errors import DataError, OptionError
 from restore.section import Section
@@ -63,6 +65,8 @@ def open_store(backend: Section, root: str, *, recursive: bool = False) -> Store
         return Pack(root)
     if isinstance(backend, LmdbOptions):
         return LmdbFolder(root)
+    if isinstance(backend, ShardOptions):
+        return Shards(root, attempts=backend.attempts, timeout=backend.timeout)
     return Folder(root, recursive=recursive)
 
 

@@ -37,6 +37,7 @@ KINDS: dict[str, tuple[str, str, dict[str, object]]] = {
     "rows": ("pack", "rows", {"type": "pack"}),
     "tiles": ("pack", "tiles", {"type": "pack"}),
     "lmdb": ("lmdb", "auto", {"type": "lmdb"}),
+    "shards": ("shards", "auto", {"type": "shards"}),
 }
 """case -> (what prepare makes, its layout, io_backend)"""
 

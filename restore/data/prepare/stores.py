@@ -2,6 +2,7 @@
 
     OUT/gt.pack     OUT/lq.pack     decoded: see data/stores/pack
     OUT/gt.lmdb     OUT/lq.lmdb     the files themselves, in BasicSR's layout
+    OUT/gt.shards   OUT/lq.shards   the files themselves, in tar archives with an index
 
 Each side is made aside and renamed when it is whole, so a killed run leaves nothing that could be
 taken for a store; a store that is there already is checked and kept.
@@ -11,13 +12,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from restore import images
 from restore.data.stores.lmdb_store import LmdbFolder, write_lmdb
 from restore.data.stores.pack import Pack
 from restore.data.stores.pack_writer import write_pack
+from restore.data.stores.shards import Shards, write_shards
 from restore.data.stores.store import Folder, Store
 from restore.errors import DataError
 
@@ -44,7 +46,8 @@ def prepare(
         tiles = sum(map(decoded_bytes, folders.values())) > memory() // 2
     make: dict[str, Callable[[Folder, Path], str]] = {
         "pack": lambda folder, target: make_pack(folder, target, tiles=tiles),
-        "lmdb": make_lmdb,
+        "lmdb": make_of_files(write_lmdb, LmdbFolder),
+        "shards": make_of_files(write_shards, Shards),
     }
     for side, folder in folders.items():
         done.append(make[kind](folder, out / f"{side}.{kind}"))
@@ -63,13 +66,20 @@ def make_pack(folder: Folder, target: Path, *, tiles: bool) -> str:
     return f"{target}: {len(folder.names)} images, {size / 1e6:.1f} MB in {layout}"
 
 
-def make_lmdb(folder: Folder, target: Path) -> str:
-    """The LMDB `target` of a folder's files."""
-    if target.exists():
-        return _kept(folder, target, base := LmdbFolder(target), base.verify)
-    room_for(file_bytes(folder), target)
-    size = write_lmdb(target, folder.names, lambda index: images.load(folder.where(index)))
-    return f"{target}: {len(folder.names)} images, {size / 1e6:.1f} MB"
+def make_of_files(
+    write: Callable[[Path, Sequence[str], Callable[[int], bytes]], int],
+    open_it: Callable[[Path], LmdbFolder | Shards],
+) -> Callable[[Folder, Path], str]:
+    """What makes a store of the files themselves."""
+
+    def make(folder: Folder, target: Path) -> str:
+        if target.exists():
+            return _kept(folder, target, store := open_it(target), store.verify)
+        room_for(file_bytes(folder), target)
+        size = write(target, folder.names, lambda index: images.load(folder.where(index)))
+        return f"{target}: {len(folder.names)} images, {size / 1e6:.1f} MB"
+
+    return make
 
 
 def _kept(folder: Folder, target: Path, store: Store, verify: Callable[[int], None]) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path, PurePosixPath
 import lmdb
 
 from restore import images
-from restore.data.stores.pack_writer import publish
+from restore.data.stores.sealed import sealed_folder, synced
 from restore.data.stores.store import Encoded, Store
 from restore.errors import DataError
 
@@ -146,13 +145,9 @@ def write_lmdb(folder: Path, names: Sequence[str], read: Callable[[int], bytes])
     Every file is decoded once, so that none that is broken goes in. Returns the bytes of all files.
     Raises DataError; nothing is left of it then.
     """
-    aside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     size, lines = 0, []
-    try:
-        environment = lmdb.open(str(aside), map_size=FIRST_MAP, meminit=False)
-        with environment:
+    with sealed_folder(folder) as aside:
+        with lmdb.open(str(aside), map_size=FIRST_MAP, meminit=False) as environment:
             for first in range(0, len(names), COMMIT_EVERY):
                 part = range(first, min(first + COMMIT_EVERY, len(names)))
                 held = {names[index]: read(index) for index in part}
@@ -160,14 +155,10 @@ def write_lmdb(folder: Path, names: Sequence[str], read: Callable[[int], bytes])
                 _put(environment, held)
                 size += sum(map(len, held.values()))
             environment.sync(True)
-        with open(aside / META, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write("".join(f"{line}\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    publish(aside, folder)
+        text = "".join(f"{line}\n" for line in lines)
+        with open(aside / META, "wb") as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+            synced(file)
     return size
 
 
