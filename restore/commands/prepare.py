@@ -16,8 +16,10 @@ demo: natural images inside the scikit-image wheel, split into train, validation
 as DIV2K and its benchmark sets are; and blurred, noisy and hazy pairs made from them, laid out as
 GoPro, SIDD and RESIDE are. It shows that training works; no paper's number can be reproduced on it.
 
-pack: decoded images, of which a crop reads only what it covers, in OUT/gt.pack and OUT/lq.pack; for
-`io_backend: {type: pack}`.
+pack: decoded images, of which a crop reads only what it covers; OUT/gt.pack and OUT/lq.pack.
+lmdb: the files as they are in BasicSR's LMDB layout; OUT/gt.lmdb and OUT/lq.lmdb.
+shards: the files as they are in tar archives with an index, to be read from a folder or by HTTP;
+OUT/gt.shards and OUT/lq.shards. An option file names them by `io_backend: {type: pack}` and so on.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from restore.data.prepare.records import Record
 
 DEMO = "datasets/demo"
-STORES = ("pack",)
+STORES = ("pack", "lmdb", "shards")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,12 +12,14 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from restore.data.augment import Turn
 
+FORMS = 6  # GT and LQ, as integers and as floats, and two of the stage before
 UPRIGHT = Turn(False, False, False)
 
 
@@ -30,6 +32,8 @@ class Batch:
     names: tuple[str, ...]
     end: int
     """Samples of the stream used up by all ranks once this batch is."""
+    slots: Slots
+    """Where memory for the floats comes from."""
     turns: Tensor | None = None
     """(B, 3) bool, the fields of a `Turn`, where the turning is left to the device."""
     ready: torch.cuda.Event | None = None
@@ -42,14 +46,30 @@ class Batch:
             stream.wait_event(self.ready)
             for tensor in (self.lq, self.gt):
                 tensor.record_stream(stream)
-        return self._float(self.lq, device), self._float(self.gt, device)
+        make = self._on_cpu if device.type == "cpu" else self._on_device
+        return make(self.lq, device), make(self.gt, device)
 
-    def _float(self, stored: Tensor, device: torch.device) -> Tensor:
-        peak = 255.0 if stored.dtype == torch.uint8 else 65535.0
+    def _on_device(self, stored: Tensor, device: torch.device) -> Tensor:
         moved = stored.to(device)
         if self.turns is not None:
             moved = turned(moved, self.turns.to(device))
-        return moved.to(torch.float32, memory_format=torch.contiguous_format).div_(peak)
+        made = moved.to(torch.float32, memory_format=torch.contiguous_format)
+        return made.div_(_peak(stored))
+
+    def _on_cpu(self, stored: Tensor, device: torch.device) -> Tensor:
+        """A plane at a time of an image at a time, which stays in the cache: a third of the time
+        of permuting the batch."""
+        made = torch.from_numpy(self.slots.take(tuple(stored.shape), np.dtype(np.float32)))
+        planes = torch.empty(stored.shape[1:], dtype=stored.dtype)
+        into = list(planes.numpy())
+        for image, target in zip(stored.permute(0, 2, 3, 1).numpy(), made, strict=True):
+            cv2.split(image, into)
+            target.copy_(planes).div_(_peak(stored))
+        return made
+
+
+def _peak(stored: Tensor) -> float:
+    return 255.0 if stored.dtype == torch.uint8 else 65535.0
 
 
 def turned(images: Tensor, turns: Tensor) -> Tensor:
@@ -61,45 +81,40 @@ def turned(images: Tensor, turns: Tensor) -> Tensor:
 
 
 class Slots:
-    """Memory for batches of one form at a time, pinned where a GPU will read it."""
+    """Memory for batches, kept for the last FORMS shapes asked for; pinned for a GPU to read."""
 
     def __init__(self, *, pinned: bool) -> None:
         self._pinned = pinned
-        self._form: tuple[object, ...] = ()
-        self._free: list[np.ndarray] = []
+        self._free: dict[tuple[object, ...], list[np.ndarray]] = {}
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
         """An array that is nobody else's until it and all that looks at it are gone."""
         form = shape, kind
         with self._lock:
-            if form != self._form:
-                self._form, self._free = form, []
-            memory = self._free.pop() if self._free else None
+            free = self._free.pop(form, [])
+            self._free[form] = free  # now the last one asked for
+            if len(self._free) > FORMS:
+                del self._free[next(iter(self._free))]
+            memory = free.pop() if free else None
         if memory is None:
             memory = self._new(shape, kind)
         slot = memory[:]
-        weakref.finalize(slot, self._give_back, form, memory).atexit = False
+        weakref.finalize(slot, free.append, memory).atexit = False
         return slot
 
     def _new(self, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
         if not self._pinned:
             return np.empty(shape, kind)
         size = int(np.prod(shape)) * kind.itemsize
-        return (
-            torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy().view(kind).reshape(shape)
-        )
-
-    def _give_back(self, form: tuple[object, ...], memory: np.ndarray) -> None:
-        with self._lock:
-            if form == self._form:
-                self._free.append(memory)
+        memory = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+        return memory.view(kind).reshape(shape)
 
 
 class Tray:
     """One batch being made, by several threads at once, each putting in its own samples."""
 
-    def __init__(self, count: int, slots: tuple[Slots, Slots], *, turn_later: bool) -> None:
+    def __init__(self, count: int, slots: Slots, *, turn_later: bool) -> None:
         self._slots, self._turn_later = slots, turn_later
         self._held: tuple[np.ndarray, np.ndarray] | None = None
         self._odd: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -127,10 +142,9 @@ class Tray:
         with self._lock:
             if self._held is None:
                 count = len(self._names)
-                small, large = self._slots
                 self._held = (
-                    small.take((count, *lq.shape), lq.dtype),
-                    large.take((count, *gt.shape), gt.dtype),
+                    self._slots.take((count, *lq.shape), lq.dtype),
+                    self._slots.take((count, *gt.shape), gt.dtype),
                 )
             return self._held
 
@@ -139,7 +153,7 @@ class Tray:
         assert self._held is not None
         lq, gt = (self._whole(which) for which in (0, 1))
         turns = torch.tensor(self._turns) if self._turn_later else None
-        return Batch(_planes(lq), _planes(gt), tuple(self._names), end, turns)
+        return Batch(_planes(lq), _planes(gt), tuple(self._names), end, self._slots, turns)
 
     def _whole(self, which: int) -> np.ndarray:
         """All samples in one array; 8-bit ones beside 16-bit ones are widened."""

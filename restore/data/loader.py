@@ -69,8 +69,7 @@ class Loader:
         self._hflip, self._rot, self._on_bad = hflip, rot, on_bad
         self._origin = (0, 0)
         self._device = device if device is not None and device.type == "cuda" else None
-        pinned = self._device is not None
-        self._slots = Slots(pinned=pinned), Slots(pinned=pinned)
+        self._slots = Slots(pinned=self._device is not None)
         self._lock = threading.Lock()
 
     @property

@@ -110,6 +110,12 @@ class DiskOptions(Section):
     type: Literal["disk"] = "disk"
 
 
+class LmdbOptions(Section):
+    """The dataroots are LMDB folders of BasicSR's layout, with meta_info.txt."""
+
+    type: Literal["lmdb"] = "lmdb"
+
+
 class SubImageOptions(Section):
     """Each image stands for its overlapping sub-images, as BasicSR's extract_subimages.py cuts
     them, but without a copy: the last of a row or column is flush with the border."""
@@ -128,9 +134,20 @@ class PackOptions(Section):
     """An epoch of sub-images instead of images."""
 
 
+class ShardOptions(Section):
+    """The dataroots are shards made by `restore prepare shards`, in a folder or below an http(s)
+    address."""
+
+    type: Literal["shards"] = "shards"
+    attempts: Count = 6
+    """How often an HTTP request is tried."""
+    timeout: Positive = 30.0
+    """Seconds until a silent server counts as failed."""
+
+
 BACKENDS: Catalog[type[Section]] = Catalog(
     "io_backend",
-    {"disk": DiskOptions, "pack": PackOptions},
+    {"disk": DiskOptions, "lmdb": LmdbOptions, "pack": PackOptions, "shards": ShardOptions},
 )
 BACKEND = OneOf(BACKENDS, lambda section: section)
 
@@ -142,7 +159,7 @@ class _Named(Section):
 
 class _Common(_Named):
     io_backend: Annotated[Section, BACKEND] = DiskOptions()
-    """What the images lie in: `type: disk` (the default) or `pack`."""
+    """What the images lie in: `type: disk` (the default), `lmdb`, `pack` or `shards`."""
     ram_cache_mib: Natural = 0
     """Decoded images kept in memory, in MiB; filled in the first epoch. 0 keeps none."""
 

@@ -8,8 +8,10 @@ from restore.data.matching import match, pairing_of
 from restore.data.options import (
     DegradedImageDataset,
     DualPixelDataset,
+    LmdbOptions,
     PackOptions,
     PairedImageDataset,
+    ShardOptions,
     SIDDBlocksDataset,
     SingleImageDataset,
     check_degradation,
@@ -24,7 +26,9 @@ from restore.data.pairs import (
     SubImages,
 )
 from restore.data.source import Cached, Partial, Source
+from restore.data.stores.lmdb_store import LmdbFolder
 from restore.data.stores.pack import Pack
+from restore.data.stores.shards import Shards
 from restore.data.stores.store import Folder, Store
 from restore.errors import DataError, OptionError
 from restore.section import Section
@@ -59,6 +63,10 @@ def open_store(backend: Section, root: str, *, recursive: bool = False) -> Store
     DataError."""
     if isinstance(backend, PackOptions):
         return Pack(root)
+    if isinstance(backend, LmdbOptions):
+        return LmdbFolder(root)
+    if isinstance(backend, ShardOptions):
+        return Shards(root, attempts=backend.attempts, timeout=backend.timeout)
     return Folder(root, recursive=recursive)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,7 @@ from restore.data.prepare.stores import prepare
 from restore.data.source import Source
 from restore.data.sources import check_source, open_source
 from restore.data.stages import Stages
+from restore.data.stores.lmdb_store import LmdbFolder, write_lmdb
 from restore.data.stores.pack import TILE, Pack
 from restore.data.stores.pack_writer import write_pack
 from restore.errors import DataError, OptionError
@@ -34,6 +36,8 @@ SIZES = [(130, 140), (64, 300), (129, 64), (200, 65), (65, 257)]  # of LQ
 KINDS: dict[str, tuple[str, str, dict[str, object]]] = {
     "rows": ("pack", "rows", {"type": "pack"}),
     "tiles": ("pack", "tiles", {"type": "pack"}),
+    "lmdb": ("lmdb", "auto", {"type": "lmdb"}),
+    "shards": ("shards", "auto", {"type": "shards"}),
 }
 """case -> (what prepare makes, its layout, io_backend)"""
 
@@ -214,7 +218,7 @@ def test_sub_images_must_fit_the_scale(stored: Callable[[str], Paired]) -> None:
 def test_a_pack_is_made_once_and_then_checked(folder: Path, tmp_path: Path) -> None:
     sides = {"gt": folder / "gt"}
     assert "5 images" in prepare("pack", sides, tmp_path, layout="rows")
-    assert "already there, 5 images, checksums match" in prepare("pack", sides, tmp_path)
+    assert "already there, 5 images, all whole" in prepare("pack", sides, tmp_path)
     pixels = tmp_path / "gt.pack/pixels.bin"
     body = bytearray(pixels.read_bytes())
     body[1000] ^= 1
@@ -282,6 +286,71 @@ def test_no_room_is_said_before_writing(
     monkeypatch.setattr("restore.data.prepare.stores.SPARE", 1 << 60)
     with pytest.raises(DataError, match=r"error\[DAT20\].*MB free"):
         prepare("pack", {"gt": folder / "gt"}, tmp_path)
+
+
+# LMDB ---------------------------------------------------------------------------------------------
+
+
+def lmdb_by_hand(folder: Path, files: dict[str, bytes], lines: str) -> Path:
+    """An LMDB as BasicSR writes it."""
+    with lmdb.open(str(folder), map_size=1 << 24) as base, base.begin(write=True) as writing:
+        for key, data in files.items():
+            writing.put(key.encode("ascii"), data)
+    (folder / "meta_info.txt").write_text(lines)
+    return folder
+
+
+def test_basicsr_lmdb_folders_work(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for side, scale in (("gt", 1), ("lq", 2)):
+        data = images.encode(image[::scale, ::scale], ".png", "x")
+        size = 64 // scale
+        lines = f"0002_s001.png ({size},{size},3) 1\n0001_s001.png ({size},{size},3) 1\n"
+        files = {"0001_s001": data, "0002_s001": data}
+        lmdb_by_hand(tmp_path / f"{side}.lmdb", files, lines)
+    source = opened(paired(tmp_path / "gt.lmdb", tmp_path / "lq.lmdb", {"type": "lmdb"}))
+    assert [source.name(i) for i in range(2)] == ["0001_s001", "0002_s001"]
+    assert np.array_equal(source[1].lq, image[::2, ::2])
+    check_source(source, patch=64)
+
+
+def test_an_lmdb_that_is_not_whole(folder: Path, tmp_path: Path) -> None:
+    data = (folder / "gt/a0.png").read_bytes()
+    root = lmdb_by_hand(tmp_path / "x.lmdb", {"a": data, "c": data}, "a.png (1,1,3) 1\nb.png\n")
+    with pytest.raises(DataError, match=r"error\[DAT08\].*x\.lmdb/b\.png"):
+        LmdbFolder(root).held(1, 3)
+    (root / "meta_info.txt").write_text("a.png\nb.png\nc.png\n")  # its writer was killed
+    with pytest.raises(DataError, match=r"error\[DAT10\].*2 images, but 3 lines"):
+        LmdbFolder(root)
+    (root / "meta_info.txt").unlink()
+    with pytest.raises(DataError, match=r"error\[DAT02\].*x\.lmdb"):
+        LmdbFolder(root)
+    (root / "meta_info.txt").write_text("a.png\n")
+    (root / "data.mdb").write_bytes(b"not an LMDB" * 1000)
+    with pytest.raises(DataError, match=r"error\[DAT10\].*x\.lmdb"):
+        LmdbFolder(root)
+    (root / "data.mdb").unlink()
+    with pytest.raises(DataError, match=r"error\[DAT10\].*x\.lmdb"):
+        LmdbFolder(root)
+
+
+def test_an_lmdb_grows_with_what_goes_in(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8)
+    data = images.encode(noise, ".png", "x")
+    names = [f"{number:03d}.png" for number in range(20)]
+    assert write_lmdb(tmp_path / "x.lmdb", names, lambda index: data) == 20 * len(data) > 1 << 24
+    base = LmdbFolder(tmp_path / "x.lmdb")
+    again = LmdbFolder(tmp_path / "x.lmdb")  # open twice
+    assert base.names == names and base.encoded(19) == again.encoded(0) == data
+
+
+def test_a_broken_file_does_not_get_into_an_lmdb(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="IMG02"):
+        write_lmdb(tmp_path / "x.lmdb", ["a.png"], lambda index: b"no image")
+    with pytest.raises(DataError, match="DAT21"):
+        good = images.encode(np.zeros((2, 2), np.uint8), ".png", "x")
+        write_lmdb(tmp_path / "x.lmdb", ["a" * 600 + ".png"], lambda index: good)
+    assert not list(tmp_path.iterdir())
 
 
 # parts of a PNG -----------------------------------------------------------------------------------

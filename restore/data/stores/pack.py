@@ -9,30 +9,28 @@
 `tiles`: images as tiles of 128 × 128 (fewer at the right and bottom), row of tiles by row of tiles,
 so that a crop is one read a row of tiles; the faster one from a cold disk.
 
-`write_pack` builds a pack beside its place and renames it when all is on disk, so a killed writer
-leaves no pack. A pack's checksums are looked at when it is opened, an image's by `check`.
+The header's checksums are looked at when a pack is opened, an image's by `check`.
 """
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from restore import images
 from restore.data.pair import Box
+from restore.data.stores.sealed import Sealed
 from restore.data.stores.store import Held, Store
 from restore.errors import DataError
 from restore.image_headers import flaw
 
 VERSION = 1
 TILE = 128
-HEADER, NAMES, RECORDS, PIXELS = "pack.json", "names.txt", "index.bin", "pixels.bin"
+HEADER, RECORDS, PIXELS = "pack.json", "index.bin", "pixels.bin"
 INDEX = np.dtype(
     [("offset", "<u8"), ("height", "<u4"), ("width", "<u4"), ("channels", "u1"), ("depth", "u1"),
      ("crc32", "<u4")]
@@ -46,15 +44,21 @@ class Pack(Store):
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.fspath(root)
-        self._header = _header(self.root)
-        self.names = _names(self.root, self._header)
-        self.tiled = self._header["layout"] == "tiles"
-        records = _records(self.root, self._header)
-        self._offsets: list[int] = records["offset"].tolist()
+        sealed = Sealed(self.root, "pack", HEADER, VERSION, lambda n: Path(root, n).read_bytes())
+        self.names = sealed.names()
+        self.tiled = sealed.facts.get("layout") == "tiles"
+        records = np.frombuffer(sealed.read(RECORDS), INDEX)
         sides = (records[key].tolist() for key in ("height", "width", "channels", "depth"))
         self._shapes: list[Shape] = list(zip(*sides, strict=True))
+        self._offsets: list[int] = records["offset"].tolist()
         self._crcs: list[int] = records["crc32"].tolist()
-        self._file = os.open(os.path.join(self.root, PIXELS), os.O_RDONLY)
+        try:
+            self._file = os.open(os.path.join(self.root, PIXELS), os.O_RDONLY)
+        except OSError as error:
+            raise sealed.damaged(f"{PIXELS}: {error}") from None
+        found, size = os.fstat(self._file).st_size, sum(map(_bytes_of, self._shapes))
+        if found != size:
+            raise sealed.damaged(f"{PIXELS} of {found} bytes instead of {size}")
         self._map = None if self.tiled else mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
 
     def __reduce__(self) -> tuple[type[Pack], tuple[str]]:
@@ -201,71 +205,3 @@ def _pread(file: int, count: int, offset: int) -> bytes:
             raise OSError(f"a pack was cut short while in use, at byte {offset + len(read)}")
         read += more
     return read
-
-
-def _header(root: str) -> dict[str, object]:
-    """pack.json, of a version we read. Raises DataError DAT02, DAT09."""
-    try:
-        header = json.loads(Path(root, HEADER).read_bytes())
-        version, layout = header["version"], header["layout"]
-    except FileNotFoundError:
-        raise DataError.of(
-            "DAT02",
-            "no pack here",
-            root,
-            f"no {HEADER}",
-            "a folder that restore prepare pack made",
-            "correct the path, or make the pack",
-        ) from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise broken(root, f"{HEADER}: {error}") from None
-    if version != VERSION or layout not in ("rows", "tiles"):
-        raise DataError.of(
-            "DAT09",
-            "a pack of another format",
-            root,
-            f"version {version}, layout {layout}",
-            f"version {VERSION}",
-            "update restore, or make the pack again",
-        )
-    return header
-
-
-def _names(root: str, header: dict[str, object]) -> Sequence[str]:
-    text = _checked(root, NAMES, header)
-    names = text.decode("utf-8", "surrogateescape").split("\0")[:-1]
-    if not names:
-        raise broken(root, "no image in it")
-    return names
-
-
-def _records(root: str, header: dict[str, object]) -> np.ndarray:
-    """The index, which must fill the file of pixels exactly."""
-    held = _checked(root, RECORDS, header)
-    records = np.frombuffer(held, INDEX)
-    sizes = records["height"].astype(np.uint64) * records["width"] * records["channels"]
-    size = int((sizes * records["depth"]).sum())
-    try:
-        found = os.stat(os.path.join(root, PIXELS)).st_size
-    except OSError as error:
-        raise broken(root, f"{PIXELS}: {error}") from None
-    if found != size:
-        raise broken(root, f"{PIXELS} of {found} bytes instead of {size}")
-    return records
-
-
-def _checked(root: str, name: str, header: dict[str, object]) -> bytes:
-    try:
-        held = Path(root, name).read_bytes()
-    except OSError as error:
-        raise broken(root, f"{name}: {error}") from None
-    if zlib.crc32(held) != header.get(f"{name} crc32"):
-        raise broken(root, f"other bytes in {name} than were written")
-    return held
-
-
-def broken(root: str, got: str) -> DataError:
-    """The DataError of a pack that is not whole."""
-    return DataError.of(
-        "DAT10", "the pack is damaged", root, got, "a whole pack", "make the pack again"
-    )

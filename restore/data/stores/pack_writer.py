@@ -1,10 +1,7 @@
-"""Floor 3. Writing a pack: aside, synced, renamed; see `pack` for the format."""
+"""Floor 3. Writing a pack; see `pack` for the format."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,15 +9,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from restore.data.stores.pack import (
-    HEADER,
-    INDEX,
-    NAMES,
-    PIXELS,
-    RECORDS,
-    VERSION,
-    tiled,
-)
+from restore.data.stores.pack import HEADER, INDEX, PIXELS, RECORDS, VERSION, tiled
+from restore.data.stores.sealed import seal, sealed_folder, synced
 
 
 def write_pack(
@@ -30,42 +20,16 @@ def write_pack(
 
     Returns the bytes of its pixels. Raises what `read` raises; nothing is left of it then.
     """
-    aside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        records = np.zeros(len(names), INDEX)
+    records = np.zeros(len(names), INDEX)
+    with sealed_folder(folder) as aside:
         with open(aside / PIXELS, "wb") as file:
             for index in range(len(names)):
                 records[index] = _put(file, read(index), tiles)
             size = file.tell()
-            _sync(file)
-        held = {
-            NAMES: "".join(f"{name}\0" for name in names).encode("utf-8", "surrogateescape"),
-            RECORDS: records.tobytes(),
-        }
-        header = {"version": VERSION, "layout": "tiles" if tiles else "rows", "images": len(names)}
-        header |= {f"{name} crc32": zlib.crc32(body) for name, body in held.items()}
-        held[HEADER] = (json.dumps(header, indent=2) + "\n").encode()
-        for name, body in held.items():
-            with open(aside / name, "wb") as file:
-                file.write(body)
-                _sync(file)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    publish(aside, folder)
+            synced(file)
+        facts = {"version": VERSION, "layout": "tiles" if tiles else "rows", "images": len(names)}
+        seal(aside, HEADER, facts, names, {RECORDS: records.tobytes()})
     return size
-
-
-def publish(aside: Path, folder: Path) -> None:
-    """Give a finished folder its name, on disk before this returns."""
-    os.rename(aside, folder)
-    parent = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
 
 
 def _put(file: BinaryIO, image: np.ndarray, tiles: bool) -> tuple[int, ...]:
@@ -77,8 +41,3 @@ def _put(file: BinaryIO, image: np.ndarray, tiles: bool) -> tuple[int, ...]:
     file.write(body)
     height, width = image.shape[:2]
     return offset, height, width, channels, image.dtype.itemsize, zlib.crc32(body)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
