@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `prepare`."""
     from restore.data.prepare.table import SETS
 
-    parser.add_argument("set", choices=("demo", "doctor", *SETS), metavar="SET | demo | doctor SET")
-    parser.add_argument("of", nargs="?", choices=tuple(SETS), metavar="", help=", ".join(SETS))
+    parser.add_argument("set", metavar="SET | demo | doctor", help=", ".join(SETS))
+    parser.add_argument("of", nargs="?", metavar="SET", help="for doctor: one of these as well")
     parser.add_argument("--out", metavar="FOLDER", help="the set's folder; default: datasets/…")
     parser.add_argument(
         "--source", nargs="+", metavar="PATH", help="the downloaded folders and archives"
@@ -70,15 +70,24 @@ def run(args: argparse.Namespace) -> int:
 
     log_to_console(first_rank=True)
     if (args.set == "doctor") != (args.of is not None):
-        raise _refused("restore prepare", str(args.of), "doctor SET, or SET alone")
+        words = " ".join(filter(None, (args.set, args.of)))
+        raise _refused("restore prepare", words, "doctor SET, or SET alone")
+    name = args.of or args.set
+    if name != "demo" and name not in SETS:
+        near = SETS.nearest(name)
+        fix = f"did you mean '{near}'?" if near else "choose one of them"
+        known = ", ".join(["demo", *SETS])
+        raise OptionError.of("OPT40", "unknown data set", "restore prepare", name, known, fix)
     if args.jobs < 1:
         raise _refused("--jobs", str(args.jobs), "a number ≥ 1")
     if args.set == "demo":
         print(demo.prepare(Path(args.out or DEMO)))
         return 0
     if args.set == "doctor":
-        return _examine(args.of, SETS[args.of], args)
-    return _prepare(args.set, SETS[args.set], args)
+        if name == "demo":
+            raise _refused("restore prepare", "doctor demo", "prepare demo, which checks itself")
+        return _examine(name, SETS[name], args)
+    return _prepare(name, SETS[name], args)
 
 
 def _prepare(name: str, record: Record, args: argparse.Namespace) -> int:
