@@ -44,10 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `prepare`."""
     from restore.data.prepare.table import SETS
 
-    names = ("demo", "doctor", *STORES, *SETS)
-    shown = f"SET | demo | doctor SET | {' | '.join(STORES)}"
-    parser.add_argument("set", choices=names, metavar=shown)
-    parser.add_argument("of", nargs="?", choices=tuple(SETS), metavar="", help=", ".join(SETS))
+    known = ", ".join(["demo", *STORES, *SETS])
+    parser.add_argument("set", metavar="SET | doctor", help=known)
+    parser.add_argument("of", nargs="?", metavar="SET", help="for doctor: a set as well")
     parser.add_argument("--out", metavar="FOLDER", help="the set's folder; default: datasets/…")
     parser.add_argument(
         "--source", nargs="+", metavar="PATH", help="the downloaded folders and archives"
@@ -89,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
 
     log_to_console(first_rank=True)
     if (args.set == "doctor") != (args.of is not None):
-        raise _refused("restore prepare", str(args.of), "doctor SET, or SET alone")
+        words = " ".join(filter(None, (args.set, args.of)))
+        raise _refused("restore prepare", words, "doctor SET, or SET alone")
     if args.jobs < 1:
         raise _refused("--jobs", str(args.jobs), "a number ≥ 1")
     if args.set == "demo":
@@ -97,9 +97,15 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.set in STORES:
         return _store(args)
-    if args.set == "doctor":
-        return _examine(args.of, SETS[args.of], args)
-    return _prepare(args.set, SETS[args.set], args)
+    name = args.of or args.set
+    if name not in SETS:
+        near = SETS.nearest(name)
+        fix = f"did you mean '{near}'?" if near else "choose one of them"
+        known = ", ".join(SETS if args.of else ["demo", *STORES, *SETS])
+        raise OptionError.of("OPT40", "unknown data set", "restore prepare", name, known, fix)
+    if args.of:
+        return _examine(name, SETS[name], args)
+    return _prepare(name, SETS[name], args)
 
 
 def _prepare(name: str, record: Record, args: argparse.Namespace) -> int:
