@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
+import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -38,10 +41,12 @@ class World:
         num_gpu: int | Literal["auto"] = "auto",
         backend: str | None = None,
         port: int = 29500,
+        timeout: int = 600,
     ) -> World:
         """Join the processes that `launcher` started, and take this one's device.
 
         `num_gpu`: 0 computes on the CPU, `auto` on a GPU if there is one, a number needs that many.
+        `timeout`: seconds that processes wait for one another before they fail.
         Raises BackendError when the environment or the devices are not what was asked for.
         """
         if launcher == "slurm":
@@ -64,10 +69,11 @@ class World:
             torch.cuda.set_device(device)
         chosen = backend if backend and device.type == "cuda" else None
         chosen = chosen or ("nccl" if device.type == "cuda" else "gloo")
-        store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
-        own = PrefixStore("restore", store)
+        _die_with_parent()
+        patience = timedelta(seconds=timeout)
+        own = PrefixStore("restore", _meet(patience))
         distributed.init_process_group(
-            chosen, store=own, rank=rank, world_size=size, timeout=TIMEOUT
+            chosen, store=own, rank=rank, world_size=size, timeout=patience
         )
         return World(rank, size, local, device, own)
 
@@ -75,6 +81,11 @@ class World:
     def first(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
+
+    @property
+    def elastic(self) -> bool:
+        """Whether torchrun starts these processes again when one has failed."""
+        return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """`network`, on the device, with gradients averaged over all processes."""
@@ -134,6 +145,43 @@ class World:
         while reached < until and time.monotonic() < deadline:
             time.sleep(0.01)
             reached = self.store.add(what, 0)
+
+
+def _meet(patience: timedelta) -> Store:
+    """The store that all processes share. Raises BackendError when they cannot meet."""
+    address = f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')}"
+    try:
+        return next(rendezvous("env://", timeout=patience))[0]
+    except distributed.DistNetworkError as error:
+        if "EADDRINUSE" in str(error) or "address already in use" in str(error):
+            raise BackendError.of(
+                "DST06",
+                "the port is in use",
+                "MASTER_ADDR:MASTER_PORT",
+                address,
+                "a free port",
+                "torchrun --master-port=<another>, or dist_params.port under SLURM",
+            ) from error
+        raise _not_met(address, error) from error
+    except (distributed.DistStoreError, ValueError) as error:
+        raise _not_met(address, error) from error
+
+
+def _not_met(address: str, error: Exception) -> BackendError:
+    return BackendError.of(
+        "DST04",
+        "the processes cannot meet",
+        "MASTER_ADDR:MASTER_PORT",
+        f"{address or 'nothing'} ({str(error).splitlines()[0]})",
+        "an address that every node reaches",
+        "torchrun --rdzv-endpoint=<host>:<port> with --local-addr=<own address> on every node",
+    )
+
+
+def _die_with_parent() -> None:
+    """A process whose torchrun has been killed must not train on (Linux; elsewhere nothing)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _device(num_gpu: int | Literal["auto"], local_rank: int, *, alone: bool) -> torch.device:

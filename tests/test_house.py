@@ -101,7 +101,8 @@ def test_plain_style(module: str) -> None:
         assert not (isinstance(node, ast.ImportFrom) and node.names[0].name == "*")
         assert not (isinstance(node, ast.ExceptHandler) and node.type is None), "bare except"
         exits = isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.exit", "os._exit")
-        assert not exits or module.endswith("__main__"), "only entry points exit"
+        ends = module.endswith("__main__") or module == "restore.training.stop"  # unanswered signal
+        assert not exits or ends, "only entry points exit"
     if module != "restore.world":
         assert "distributed" not in {
             name

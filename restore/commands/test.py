@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     from restore.world import World
 
     dist = tree.dist_params
-    with World.start(args.launcher, tree.num_gpu, dist.backend, dist.port) as world:
+    start = (args.launcher, tree.num_gpu, dist.backend, dist.port, dist.timeout)
+    with World.start(*start) as world:
         log_to_console(first_rank=world.first)
         table = run_benchmark(tree, build_test(tree, world), world)
         if world.first:

@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     from restore.world import World
 
     dist, total = tree.dist_params, tree.train.total_iter
-    with World.start(args.launcher, tree.num_gpu, dist.backend, dist.port) as world:
+    start = (args.launcher, tree.num_gpu, dist.backend, dist.port, dist.timeout)
+    with World.start(*start) as world:
         log_to_console(first_rank=world.first)
         ready = build_trainer(tree, world, resume=args.auto_resume, overwrite=args.overwrite)
         with ready.sinks:

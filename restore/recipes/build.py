@@ -150,8 +150,11 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
     world.barrier()
     if world.first:
         begin(experiment.folder, tree, afresh=overwrite)
-        checkpoints.clear_leftovers()
         log_to_file(experiment.folder / "train.log")
+        if world.elastic:
+            experiment.note_restart(state.step)
+        checkpoints.claim()
+        checkpoints.clear_leftovers()
     loader = Loader(
         source,
         train.stages(),

@@ -6,11 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
-from restore.errors import OptionError
+from restore.errors import OptionError, RunError
 from restore.options import dump
 from restore.reports.provenance import commit, versions
 from restore.reports.records import replace_text
 from restore.section import Section
+
+STARTS = 3
 
 
 class Experiment:
@@ -45,6 +47,25 @@ class Experiment:
                 "a new name, --auto_resume or --overwrite",
                 "--auto_resume to continue it, --overwrite to delete it and start anew",
             )
+
+    def note_restart(self, step: int) -> None:
+        """Count the starts of an elastic job at one `step`. Raises RunError RUN03 at the fourth.
+
+        torchrun starts a job again after any failure, also after one that will happen again.
+        """
+        file = self.folder / "restarts.json"
+        before = json.loads(file.read_text()) if file.exists() else {"step": -1, "starts": 0}
+        starts = before["starts"] + 1 if before["step"] == step else 1
+        if starts > STARTS:
+            raise RunError.of(
+                "RUN03",
+                "started again and again without getting further",
+                str(file),
+                f"{starts - 1} starts at step {step}",
+                f"a checkpoint beyond step {step}",
+                f"see the errors in {self.folder / 'train.log'}, then delete {file.name}",
+            )
+        replace_text(file, json.dumps({"step": step, "starts": starts}) + "\n")
 
     @property
     def results(self) -> Path:

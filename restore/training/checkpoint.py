@@ -13,7 +13,9 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +25,11 @@ import safetensors.torch
 from torch import Tensor
 
 from restore.archs.weights import write_safetensors
-from restore.errors import CheckpointError, SaveError
+from restore.errors import CheckpointError, RunError, SaveError
 from restore.reports.records import replace_text
 
 SCHEMA = 1
+OWNER = ".owner"
 log = logging.getLogger("restore")
 
 
@@ -44,6 +47,28 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int, about: Mapping[str, Any]) -> None:
         self.folder, self._keep, self._about = folder, keep, dict(about)
+        self._token: str | None = None
+
+    def claim(self) -> None:
+        """Be the one that writes here; an earlier process of this run no longer is."""
+        self._token = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        replace_text(self.folder / OWNER, self._token + "\n")
+
+    def _check_owner(self) -> None:
+        """Raises RunError RUN04 when another process has claimed the folder since."""
+        if self._token is None:
+            return
+        owner = (self.folder / OWNER).read_text().strip()
+        if owner != self._token:
+            raise RunError.of(
+                "RUN04",
+                "another process has taken this run over",
+                str(self.folder),
+                owner,
+                self._token,
+                "nothing: this one ends, the other one goes on",
+            )
 
     def clear_leftovers(self) -> None:
         """Remove what a killed writer left half done."""
@@ -66,6 +91,7 @@ class Checkpoints:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._check_space(tensors)
                 self._write(temporary, tensors, numbers)
+                self._check_owner()
                 os.rename(temporary, final)
                 _sync(self.folder)
             replace_text(self.folder / "latest.json", json.dumps({"step": step}) + "\n")
