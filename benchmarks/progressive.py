@@ -22,7 +22,8 @@ from restore import images
 from restore.data.loader import Loader
 from restore.data.options import PairedImageDataset
 from restore.data.pair import ImagePair
-from restore.data.sources import Source, open_source
+from restore.data.source import Source
+from restore.data.sources import open_source
 from restore.data.stages import Stages
 from restore.reports.tables import text_table
 
@@ -35,7 +36,7 @@ SIDE = 512  # SIDD's crops
 COUNT = 8
 
 
-class Counted:
+class Counted(Source):
     """A source that counts the GT pixels it decodes."""
 
     def __init__(self, source: Source) -> None:
@@ -49,9 +50,6 @@ class Counted:
         assert pair.gt is not None
         self.pixels += pair.gt.shape[0] * pair.gt.shape[1]
         return pair
-
-    def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
-        return self[index]
 
     def check(self, index: int) -> tuple[int, int]:
         return self._source.check(index)

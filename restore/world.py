@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
@@ -80,7 +81,13 @@ class World:
         if self.size == 1:
             return network
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True)
+        return DistributedDataParallel(
+            network, device_ids=ids, gradient_as_bucket_view=True, static_graph=True
+        )
+
+    def without_exchange(self, wrapped: nn.Module) -> AbstractContextManager[object]:
+        """Within it, gradients of a wrapped network stay this process's own and add up."""
+        return wrapped.no_sync() if self.size > 1 else nullcontext()  # pyright: ignore
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes; exact where each element is non-zero on one of them."""

@@ -20,6 +20,7 @@ FLOORS: dict[str, tuple[int, str]] = {
     "restore.section": (2, "catalog"),
     "restore.images": (2, "images"),
     "restore.image_headers": (2, "images"),
+    "restore.png_parts": (2, "images"),
     "restore.world": (2, "world"),
     "restore.ops": (2, "ops"),
     "restore.reports": (2, "reports"),

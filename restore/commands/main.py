@@ -1,7 +1,7 @@
 """Floor 7. `restore <command> …`: argv in, exit code out.
 
-Exit codes: 0 done, 2 a mistake in what was asked for, 3 a run had to stop, 4 nothing could be
-saved, 75 saved and left on request, 130 Ctrl-C.
+Exit codes: 0 done, 1 a set was examined and has faults, 2 a mistake in what was asked for, 3 a run
+had to stop, 4 nothing could be saved, 75 saved and left on request, 130 Ctrl-C.
 """
 
 from __future__ import annotations

@@ -8,23 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 
-from restore import images
+import numpy as np
+
 from restore.data.options import PairedImageDataset
 from restore.data.pair import Fit
+from restore.data.stores.store import Store
 from restore.errors import DataError
 
 SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Match:
-    """A pair of files and what it is called."""
+class Matches:
+    """Which image of one store belongs to which of another.
 
-    name: str
-    lq: Path
-    gt: Path
+    `names[i]`, `lq[i]`, `gt[i]`: what pair i is called, and where its images stand in their
+    stores.
+    """
+
+    names: list[str]
+    lq: np.ndarray
+    gt: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -54,42 +60,38 @@ def pairing_of(options: PairedImageDataset) -> Pairing:
     )
 
 
-def match(options: PairedImageDataset) -> list[Match]:
+def match(options: PairedImageDataset, gt: Store, lq: Store) -> Matches:
     """The pairs, in the GT's order, and those of one GT in the LQ's. Raises DataError."""
     pairing = pairing_of(options)
-    gt_root, lq_root = Path(options.dataroot_gt), Path(options.dataroot_lq)
     listed = options.meta_info_file is not None
-    if options.meta_info_file is not None:
-        gt_files = _listed(Path(options.meta_info_file), gt_root)
-    else:
-        gt_files = images.list_images(gt_root, recursive=pairing.recursive)
-    lq_files = images.list_images(lq_root, recursive=pairing.recursive)
-    gt = _unique(_keyed(gt_files, gt_root, pairing.gt_key, pairing.rule))
-    found = _keyed(lq_files, lq_root, pairing.lq_key, pairing.rule)
+    meant = _listed(Path(options.meta_info_file), gt) if options.meta_info_file else None
+    gt_of = _unique(gt, _keyed(gt, meant, pairing.gt_key, pairing.rule))
+    found = _keyed(lq, None, pairing.lq_key, pairing.rule)
     if not pairing.shared_gt:
-        _unique(found)
-    lq: dict[str, list[Path]] = {}
-    for key, file in found:
-        lq.setdefault(key, []).append(file)
-    lone_gt = [_within(gt_root, file) for key, file in gt.items() if key not in lq]
-    lone_lq = [] if listed else [_within(lq_root, file) for key, file in found if key not in gt]
+        _unique(lq, found)
+    lq_of: dict[str, list[int]] = {}
+    for key, index in found:
+        lq_of.setdefault(key, []).append(index)
+    lone_gt = [gt.names[index] for key, index in gt_of.items() if key not in lq_of]
+    lone_lq = [] if listed else [lq.names[index] for key, index in found if key not in gt_of]
     if lone_gt or lone_lq:
         key = "filename_tmpl" if options.pairing == "template" else "pairing"
         raise DataError.of(
             "DAT05",
             "LQ and GT do not pair",
-            f"{lq_root} and {gt_root}",
+            f"{lq.root} and {gt.root}",
             f"{_some(lone_lq)} without GT, {_some(lone_gt)} without LQ",
             pairing.rule,
             f"check {key}, or add or remove these files",
         )
-    pairs = [(target, file) for key, target in gt.items() for file in lq[key]]
-    named = [
-        (pairing.called(target.relative_to(gt_root), file.relative_to(lq_root)), file, target)
-        for target, file in pairs
+    pairs = [(index, other) for key, index in gt_of.items() for other in lq_of[key]]
+    names = [
+        pairing.called(PurePosixPath(gt.names[index]), PurePosixPath(lq.names[other]))
+        for index, other in pairs
     ]
-    _unique([(name, file) for name, file, _ in named])
-    return [Match(*pair) for pair in named]
+    _unique(lq, zip(names, (other for _, other in pairs), strict=True))
+    places = np.array(pairs, np.int64).reshape(-1, 2)
+    return Matches(names, lq=places[:, 1], gt=places[:, 0])
 
 
 def _by_template(template: str) -> Pairing:
@@ -151,42 +153,46 @@ _OF_SETS = {
 
 
 def _keyed(
-    files: Iterable[Path], root: Path, key_of: Callable[[PurePath], str | None], rule: str
-) -> list[tuple[str, Path]]:
-    """(key, file) of those files that the layout means."""
-    found = [(key_of(file.relative_to(root)), file) for file in files]
-    meant = [(key, file) for key, file in found if key is not None]
-    if not meant:
+    store: Store, meant: list[int] | None, key_of: Callable[[PurePath], str | None], rule: str
+) -> list[tuple[str, int]]:
+    """(key, index) of those images, of all or of `meant`, that the layout means."""
+    indices = range(len(store.names)) if meant is None else meant
+    found = [(key_of(PurePosixPath(store.names[index])), index) for index in indices]
+    keyed = [(key, index) for key, index in found if key is not None]
+    if not keyed:
         raise DataError.of(
             "DAT03",
             "no image of this pairing in the folder",
-            str(root),
+            store.root,
             f"{len(found)} images, none named so",
             rule,
             "check pairing, and that the dataroot is the folder just above these names",
         )
-    return meant
+    return keyed
 
 
-def _unique(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    """Key -> file. Raises DataError DAT15 for a key met twice."""
-    found: dict[str, Path] = {}
-    for key, file in files:
+def _unique(store: Store, keyed: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Key -> index. Raises DataError DAT15 for a key met twice."""
+    found: dict[str, int] = {}
+    for key, index in keyed:
         if key in found:
+            folder = PurePosixPath(store.names[index]).parent
+            other = PurePosixPath(store.names[found[key]])
+            near = other.relative_to(folder) if other.is_relative_to(folder) else other
             raise DataError.of(
                 "DAT15",
                 "two images of one name",
-                str(file),
-                f"also {_within(file.parent, found[key])}",
+                store.where(index),
+                f"also {near}",
                 "one file per name",
                 "remove or rename one",
             )
-        found[key] = file
+        found[key] = index
     return found
 
 
-def _listed(meta: Path, root: Path) -> list[Path]:
-    """The files that a meta info file names, all inside `root`."""
+def _listed(meta: Path, store: Store) -> list[int]:
+    """The images that a meta info file names."""
     if not meta.is_file():
         raise DataError.of(
             "DAT02",
@@ -196,32 +202,33 @@ def _listed(meta: Path, root: Path) -> list[Path]:
             "a text file",
             "check the path",
         )
-    files = []
+    place = {name: index for index, name in enumerate(store.names)}
+    found = []
     for number, line in enumerate(meta.read_text(encoding="utf-8").splitlines(), start=1):
         name = line.split(" ")[0].strip()
         if not name:
             continue
-        file = root / name
-        if not file.resolve().is_relative_to(root.resolve()):
+        where = f"{meta}:{number}"
+        if name.startswith("/") or ".." in PurePosixPath(name).parts:
             raise DataError.of(
                 "DAT01",
                 "path leaves dataroot_gt",
-                f"{meta}:{number}",
+                where,
                 name,
-                f"a file inside {root}",
+                f"a file inside {store.root}",
                 "correct the line",
             )
-        if not file.is_file():
+        if name not in place:
             raise DataError.of(
                 "DAT02",
                 "listed image is missing",
-                f"{meta}:{number}",
-                str(file),
-                "a file that exists",
+                where,
+                f"{store.root}/{name}",
+                "an image that exists",
                 "correct the line or add the file",
             )
-        files.append(file)
-    if not files:
+        found.append(place[name])
+    if not found:
         raise DataError.of(
             "DAT03",
             "meta_info_file lists no image",
@@ -230,11 +237,7 @@ def _listed(meta: Path, root: Path) -> list[Path]:
             "one file name a line",
             "fill it or leave it out",
         )
-    return files
-
-
-def _within(root: Path, file: Path) -> str:
-    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
+    return found
 
 
 def _some(names: list[str]) -> str:

@@ -105,18 +105,61 @@ DEGRADATION = OneOf(DEGRADATIONS, lambda section: section)
 
 
 class DiskOptions(Section):
-    """Where images lie: plain files."""
+    """The dataroots are folders of image files."""
 
     type: Literal["disk"] = "disk"
+
+
+class LmdbOptions(Section):
+    """The dataroots are LMDB folders of BasicSR's layout, with meta_info.txt."""
+
+    type: Literal["lmdb"] = "lmdb"
+
+
+class SubImageOptions(Section):
+    """Each image stands for its overlapping sub-images, as BasicSR's extract_subimages.py cuts
+    them, but without a copy: the last of a row or column is flush with the border."""
+
+    crop_size: Count = 480
+    """Side of a sub-image, in pixels of GT."""
+    step: Count = 240
+    """Distance between neighbours, in pixels of GT."""
+
+
+class PackOptions(Section):
+    """The dataroots are packs of decoded images, made by `restore prepare pack`."""
+
+    type: Literal["pack"] = "pack"
+    sub_images: SubImageOptions | None = None
+    """An epoch of sub-images instead of images."""
+
+
+class ShardOptions(Section):
+    """The dataroots are shards made by `restore prepare shards`, in a folder or below an http(s)
+    address."""
+
+    type: Literal["shards"] = "shards"
+    attempts: Count = 6
+    """How often an HTTP request is tried."""
+    timeout: Positive = 30.0
+    """Seconds until a silent server counts as failed."""
+
+
+BACKENDS: Catalog[type[Section]] = Catalog(
+    "io_backend",
+    {"disk": DiskOptions, "lmdb": LmdbOptions, "pack": PackOptions, "shards": ShardOptions},
+)
+BACKEND = OneOf(BACKENDS, lambda section: section)
 
 
 class _Named(Section):
     name: str = ""
     """What logs and tables call the set; the key under `datasets` when empty."""
-    io_backend: DiskOptions = DiskOptions()
 
 
 class _Common(_Named):
+    io_backend: Annotated[Section, BACKEND] = DiskOptions()
+    """What the images lie in: `type: disk` (the default), `lmdb`, `pack` or `shards`."""
     ram_cache_mib: Natural = 0
     """Decoded images kept in memory, in MiB; filled in the first epoch. 0 keeps none."""
 
@@ -166,6 +209,9 @@ class _Training(Section):
     """Vertical flips and quarter turns."""
     num_worker_per_gpu: Natural = 2
     """Threads that decode ahead; 0 decodes in the training loop."""
+    on_bad: Literal["raise", "skip"] = "raise"
+    """What an image that cannot be used does: end the run, or be left out with a line in the log,
+    the next one in its place; at most a thousandth of the set (and one image)."""
     use_shuffle: Literal[True] = True
     dataset_enlarge_ratio: float | None = no_effect("the stream of samples has no end to pause at")
     prefetch_mode: str | None = no_effect("batches are always made ahead")
@@ -198,6 +244,7 @@ class SIDDBlocksDataset(_Named):
     type: Literal["SIDDBlocksDataset"] = "SIDDBlocksDataset"
     dataroot: UserPath
     """The folder with both files."""
+    io_backend: DiskOptions = DiskOptions()
 
 
 class SingleImageDataset(_Common):

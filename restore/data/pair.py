@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,29 @@ from restore.errors import DataError
 
 Fit = Literal["exact", "corner", "centre"]
 MARGIN = 10  # pixels that `centre` may cut off each side
+
+
+class Box(NamedTuple):
+    """A rectangle of an image, in its pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Its rows and columns."""
+        top, left, height, width = self
+        return slice(top, top + height), slice(left, left + width)
+
+    def times(self, scale: int) -> Box:
+        """The same place of an image `scale` times larger."""
+        return Box(self.top * scale, self.left * scale, self.height * scale, self.width * scale)
+
+    def moved(self, down: int, right: int) -> Box:
+        """The same size at another place."""
+        return self._replace(top=self.top + down, left=self.left + right)
 
 
 @dataclass(frozen=True)
@@ -30,6 +53,11 @@ class ImagePair:
             return self.lq
         left, right = self.lq[..., :3], self.lq[..., 3:]
         return ((left.astype(np.uint32) + right) // 2).astype(self.lq.dtype)
+
+    def part(self, box: Box) -> ImagePair:
+        """What lies inside `box`, in LQ's pixels, of both images."""
+        gt = self.gt[box.times(self.scale).slices] if self.gt is not None else None
+        return ImagePair(self.name, self.lq[box.slices], gt, self.scale)
 
     @property
     def nbytes(self) -> int:

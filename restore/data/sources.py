@@ -1,50 +1,37 @@
-"""Floor 3. Sources: from folders to image pairs, matched once by name."""
+"""Floor 3. Data set options -> the source they describe."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-
-from restore import images
-from restore.data.blocks import BLOCK_FILES, read_blocks, shape_of_blocks
 from restore.data.degradations.bicubic import BicubicDown
-from restore.data.degradations.build import Degradation, build_degradation, name_rng
-from restore.data.matching import Match, match, pairing_of
+from restore.data.degradations.build import build_degradation
+from restore.data.matching import match, pairing_of
 from restore.data.options import (
     DegradedImageDataset,
     DualPixelDataset,
+    LmdbOptions,
+    PackOptions,
     PairedImageDataset,
+    ShardOptions,
     SIDDBlocksDataset,
     SingleImageDataset,
     check_degradation,
 )
-from restore.data.pair import Fit, ImagePair, gt_origin, paired
+from restore.data.pair import Fit
+from restore.data.pairs import (
+    DegradedImages,
+    DualPixelImages,
+    PairedImages,
+    SIDDBlocks,
+    SingleImages,
+    SubImages,
+)
+from restore.data.source import Cached, Partial, Source
+from restore.data.stores.lmdb_store import LmdbFolder
+from restore.data.stores.pack import Pack
+from restore.data.stores.shards import Shards
+from restore.data.stores.store import Folder, Store
 from restore.errors import DataError, OptionError
 from restore.section import Section
-
-
-class Source(Protocol):
-    """A sequence of image pairs.
-
-    `files(i)` are the files that pair `i` comes from. `check(i)` raises DataError when pair `i`
-    cannot be used, decoding as little as possible, and gives the (height, width) of its GT, or of
-    LQ where there is no GT.
-    """
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> ImagePair: ...
-    def files(self, index: int) -> tuple[Path, ...]: ...
-    def name(self, index: int) -> str: ...
-    def check(self, index: int) -> tuple[int, int]: ...
-
-    def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
-        """Pair `index` for training: what a source draws, it draws from `rng`. `self[index]` is
-        the same pair at every call."""
-        return self[index]
 
 
 def open_source(options: Section, scale: int, *, channels: int, training: bool) -> Source:
@@ -57,17 +44,48 @@ def open_source(options: Section, scale: int, *, channels: int, training: bool) 
     if isinstance(options, PairedImageDataset):
         fit: Fit = pairing_of(options).fit
         fit = "exact" if training and fit == "corner" else fit
-        return _cached(PairedFolders(match(options), scale, channels, fit), cache)
+        pairs = _open_pairs(options, scale, channels, fit)
+        return _cached(_cut_up(pairs, options.io_backend, scale), cache)
     if isinstance(options, DegradedImageDataset):
         return _open_degraded(options, scale, channels, cache)
     if isinstance(options, SingleImageDataset):
-        files = images.list_images(options.dataroot_lq)
-        return _cached(SingleFolder(files, scale, channels), cache)
+        lq = SingleImages(open_store(options.io_backend, options.dataroot_lq), scale, channels)
+        return _cached(_cut_up(lq, options.io_backend, scale), cache)
     if isinstance(options, DualPixelDataset):
-        return _cached(DualPixelFolders(options, scale), cache)
+        return _cached(_open_dual_pixel(options, scale), cache)
     if isinstance(options, SIDDBlocksDataset):
-        return SIDDBlocks(Path(options.dataroot), scale, channels)
+        return SIDDBlocks(options.dataroot, scale, channels)
     raise TypeError(f"no source for {type(options).__name__}")
+
+
+def open_store(backend: Section, root: str, *, recursive: bool = False) -> Store:
+    """The images of dataroot `root`; `recursive`: also those in folders under it. Raises
+    DataError."""
+    if isinstance(backend, PackOptions):
+        return Pack(root)
+    if isinstance(backend, LmdbOptions):
+        return LmdbFolder(root)
+    if isinstance(backend, ShardOptions):
+        return Shards(root, attempts=backend.attempts, timeout=backend.timeout)
+    return Folder(root, recursive=recursive)
+
+
+def _open_pairs(options: PairedImageDataset, scale: int, channels: int, fit: Fit) -> PairedImages:
+    backend, deep = options.io_backend, pairing_of(options).recursive
+    listed = options.meta_info_file is not None  # names may have folders
+    gt = open_store(backend, options.dataroot_gt, recursive=deep or listed)
+    lq = open_store(backend, options.dataroot_lq, recursive=deep)
+    return PairedImages(lq, gt, match(options, gt, lq), scale, channels, fit)
+
+
+def _open_dual_pixel(options: DualPixelDataset, scale: int) -> DualPixelImages:
+    gt = options.dataroot_gt
+    left, right = (
+        PairedImageDataset(dataroot_gt=gt, dataroot_lq=view, io_backend=options.io_backend)
+        for view in (options.dataroot_lqL, options.dataroot_lqR)
+    )
+    views = _open_pairs(left, scale, 3, "exact"), _open_pairs(right, scale, 3, "exact")
+    return DualPixelImages(*views, scale)
 
 
 def _open_degraded(options: DegradedImageDataset, scale: int, channels: int, cache: int) -> Source:
@@ -77,236 +95,60 @@ def _open_degraded(options: DegradedImageDataset, scale: int, channels: int, cac
         what, got, expected, fix = wrong
         raise OptionError.of("OPT36", what, options.dataroot_gt, got, expected, fix)
     degradation = build_degradation(options.degradation, scale)
-    clean = SingleFolder(images.list_images(options.dataroot_gt), 1, channels)
+    images = SingleImages(open_store(options.io_backend, options.dataroot_gt), 1, channels)
+    clean = _cut_up(images, options.io_backend, 1)
     if isinstance(degradation, BicubicDown):
-        return _cached(DegradedFolder(clean, degradation, scale), cache)
-    return DegradedFolder(_cached(clean, cache), degradation, scale)
+        return _cached(DegradedImages(clean, degradation, scale), cache)
+    return DegradedImages(_cached(clean, cache), degradation, scale)
+
+
+def _cut_up(source: Partial, backend: Section, scale: int) -> Source:
+    """The sub-images of a source, if the backend's options ask for them."""
+    if not isinstance(backend, PackOptions) or backend.sub_images is None:
+        return source
+    size, step = backend.sub_images.crop_size, backend.sub_images.step
+    if size % scale or step % scale:
+        raise OptionError.of(
+            "OPT26",
+            "sub-images do not fit the scale",
+            "io_backend.sub_images",
+            f"crop_size {size}, step {step}",
+            f"multiples of the scale {scale}",
+            "change them",
+        )
+    return SubImages(source, scale, size, step)
 
 
 def _cached(source: Source, limit: int) -> Source:
     return Cached(source, limit) if limit else source
 
 
-class PairedFolders(Source):
-    """LQ and GT files that belong together."""
-
-    def __init__(self, matches: Sequence[Match], scale: int, channels: int, fit: Fit) -> None:
-        self._matches = list(matches)
-        self._scale, self._channels = scale, channels
-        self._fit: Fit = fit
-
-    def __len__(self) -> int:
-        return len(self._matches)
-
-    def name(self, index: int) -> str:
-        return self._matches[index].name
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        return self._matches[index].lq, self._matches[index].gt
-
-    def check(self, index: int) -> tuple[int, int]:
-        lq, gt = [images.check(file, channels=self._channels) for file in self.files(index)]
-        gt_origin(lq, gt, self._scale, self._where(index), fit=self._fit)
-        return lq[0] * self._scale, lq[1] * self._scale
-
-    def _where(self, index: int) -> str:
-        return " and ".join(map(str, self.files(index)))
-
-    def __getitem__(self, index: int) -> ImagePair:
-        lq, gt = [images.read(file, channels=self._channels) for file in self.files(index)]
-        return paired(self.name(index), lq, gt, self._scale, self._where(index), fit=self._fit)
-
-
-class DualPixelFolders(Source):
-    """Left and right views and GT in three folders; LQ has six channels, left before right."""
-
-    def __init__(self, options: DualPixelDataset, scale: int) -> None:
-        views = [
-            match(PairedImageDataset(dataroot_gt=options.dataroot_gt, dataroot_lq=folder))
-            for folder in (options.dataroot_lqL, options.dataroot_lqR)
-        ]
-        self._left, self._right = (PairedFolders(view, scale, 3, "exact") for view in views)
-        self._scale = scale
-
-    def __len__(self) -> int:
-        return len(self._left)
-
-    def name(self, index: int) -> str:
-        return self._left.name(index)
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        left, gt = self._left.files(index)
-        return left, self._right.files(index)[0], gt
-
-    def check(self, index: int) -> tuple[int, int]:
-        self._right.check(index)
-        return self._left.check(index)
-
-    def __getitem__(self, index: int) -> ImagePair:
-        pair = self._left[index]
-        right = images.read(self._right.files(index)[0], channels=3)
-        if right.shape != pair.lq.shape or right.dtype != pair.lq.dtype:
-            raise DataError.of(
-                "DAT06",
-                "left and right views differ",
-                " and ".join(map(str, self.files(index)[:2])),
-                f"{pair.lq.dtype} {pair.lq.shape} and {right.dtype} {right.shape}",
-                "the same size and depth",
-                "export both views alike",
-            )
-        both = np.concatenate([pair.lq, right], axis=2)
-        return ImagePair(pair.name, both, pair.gt, self._scale)
-
-
-class DegradedFolder(Source):
-    """GT images; LQ made from each by a degradation.
-
-    A sample is degraded by the generator it is given; `self[index]` by one of the file name's own,
-    so that an evaluation sees the same LQ at every call and on every machine.
-    """
-
-    def __init__(self, clean: Source, degradation: Degradation, scale: int) -> None:
-        self._clean, self._degradation, self._scale = clean, degradation, scale
-
-    def __len__(self) -> int:
-        return len(self._clean)
-
-    def name(self, index: int) -> str:
-        return self._clean.name(index)
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        return self._clean.files(index)
-
-    def check(self, index: int) -> tuple[int, int]:
-        return self._clean.check(index)
-
-    def __getitem__(self, index: int) -> ImagePair:
-        return self.sample(index, name_rng(self.files(index)[0].name))
-
-    def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
-        gt = self._clean[index].lq
-        height, width = (side - side % self._scale for side in gt.shape[:2])
-        if not height or not width:
-            raise DataError.of(
-                "DAT07",
-                "image smaller than the scale",
-                str(self.files(index)[0]),
-                f"{gt.shape[1]}×{gt.shape[0]}",
-                f"sides of at least {self._scale}",
-                "leave it out",
-            )
-        gt = gt[:height, :width]
-        return ImagePair(self.name(index), self._degradation(gt, rng), gt, self._scale)
-
-
-class SingleFolder(Source):
-    """LQ files without ground truth."""
-
-    def __init__(self, lq: Sequence[Path], scale: int, channels: int) -> None:
-        self._lq, self._scale, self._channels = list(lq), scale, channels
-
-    def __len__(self) -> int:
-        return len(self._lq)
-
-    def name(self, index: int) -> str:
-        return self._lq[index].stem
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        return (self._lq[index],)
-
-    def check(self, index: int) -> tuple[int, int]:
-        return images.check(self._lq[index], channels=self._channels)
-
-    def __getitem__(self, index: int) -> ImagePair:
-        lq = images.read(self._lq[index], channels=self._channels)
-        return ImagePair(self.name(index), lq, None, self._scale)
-
-
-class SIDDBlocks(Source):
-    """SIDD's validation blocks: image i's block k is `0001_01`, counted from 1."""
-
-    def __init__(self, folder: Path, scale: int, channels: int) -> None:
-        self._files = tuple(folder / name for name in BLOCK_FILES)
-        self._shape = shape_of_blocks(*self._files, channels=channels)
-        self._scale = scale
-        self._read: tuple[np.ndarray, ...] | None = None
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return self._shape[0] * self._shape[1]
-
-    def name(self, index: int) -> str:
-        image, block = divmod(index, self._shape[1])
-        return f"{image + 1:04d}_{block + 1:02d}"
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        return self._files
-
-    def check(self, index: int) -> tuple[int, int]:
-        gt = self[index].gt
-        assert gt is not None
-        return gt.shape[0], gt.shape[1]
-
-    def __getitem__(self, index: int) -> ImagePair:
-        with self._lock:
-            if self._read is None:
-                self._read = tuple(read_blocks(file, self._shape) for file in self._files)
-        place = divmod(index, self._shape[1])
-        lq, gt = (np.ascontiguousarray(blocks[place]) for blocks in self._read)
-        where = f"{self.name(index)} of {self._files[0]}"
-        return paired(self.name(index), lq, gt, self._scale, where, fit="exact")
-
-
-class Cached(Source):
-    """A source whose decoded pairs are kept in memory up to a limit; the rest is read again.
-
-    For sources that draw nothing: one that draws takes its images from a Cached instead.
-    """
-
-    def __init__(self, source: Source, limit: int) -> None:
-        self._source, self._free = source, limit
-        self._kept: dict[int, ImagePair] = {}
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def name(self, index: int) -> str:
-        return self._source.name(index)
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        return self._source.files(index)
-
-    def check(self, index: int) -> tuple[int, int]:
-        return self._source.check(index)
-
-    def __getitem__(self, index: int) -> ImagePair:
-        pair = self._kept.get(index)
-        if pair is None:
-            pair = self._source[index]
-            with self._lock:
-                if index not in self._kept and pair.nbytes <= self._free:
-                    self._kept[index] = pair
-                    self._free -= pair.nbytes
-        return pair
-
-
-def check_source(source: Source, *, patch: int = 1, limit: int = 256) -> None:
+def check_source(source: Source, *, patch: int = 1, limit: int = 256, skip: bool = False) -> None:
     """Look at up to `limit` evenly spread pairs before a run begins. Raises DataError.
 
     Finds files that are cut short, damaged, transparent or no images, pairs whose sizes do not fit
-    and GT smaller than the training `patch`. The rest is checked when it is read.
+    and GT smaller than the training `patch`. The rest is checked when it is read. `skip`: raise
+    only when not one of them can be used.
     """
     count = min(len(source), limit)
+    bad = 0
     for number in range(count):
-        index = number * len(source) // count
-        height, width = source.check(index)
-        if min(height, width) < patch:
-            raise DataError.of(
-                "DAT07",
-                "image smaller than the training patch",
-                str(source.files(index)[-1]),
-                f"{width}×{height}",
-                f"sides of at least {patch}",
-                "use a smaller gt_size or leave the image out",
-            )
+        try:
+            _check_pair(source, number * len(source) // count, patch)
+        except DataError:
+            bad += 1
+            if not skip or bad == count:
+                raise
+
+
+def _check_pair(source: Source, index: int, patch: int) -> None:
+    height, width = source.check(index)
+    if min(height, width) < patch:
+        raise DataError.of(
+            "DAT07",
+            "image smaller than the training patch",
+            str(source.files(index)[-1]),
+            f"{width}×{height}",
+            f"sides of at least {patch}",
+            "use a smaller gt_size or leave the image out",
+        )

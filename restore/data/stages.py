@@ -23,6 +23,44 @@ class Stage:
     gt_size: int
 
 
+@dataclass(frozen=True)
+class Share:
+    """How a global batch is dealt out: rank `rank` of `ranks` takes `parts` batches of each step.
+
+    The recipe is written for `recipe_ranks` ranks, whose batches are the stages'; on fewer ranks
+    a step has several parts, on more the batches are smaller.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+    parts: int = 1
+    recipe_ranks: int = 1
+
+    @staticmethod
+    def of(rank: int, ranks: int, batches: Sequence[int], global_batch: int | None) -> Share | None:
+        """The share of `rank`; None where the global batch cannot be dealt out evenly.
+
+        `batches`: the batch of each stage. `global_batch`: samples of a step of the first stage
+        over all ranks; None for one batch on each rank.
+        """
+        if global_batch is None:
+            return Share(rank, ranks, 1, ranks)
+        recipe, rest = divmod(global_batch, batches[0])
+        if rest == 0 and recipe % ranks == 0:
+            return Share(rank, ranks, recipe // ranks, recipe)
+        if rest == 0 and ranks % recipe == 0 and all(b % (ranks // recipe) == 0 for b in batches):
+            return Share(rank, ranks, 1, recipe)
+        return None
+
+    def size(self, stage: Stage) -> int:
+        """Samples of one batch of one rank."""
+        return stage.batch * self.recipe_ranks // (self.ranks * self.parts)
+
+    def first(self, stage: Stage, part: int) -> int:
+        """Where the batch of `part` begins in the samples of a step."""
+        return (self.rank * self.parts + part) * self.size(stage)
+
+
 class Stages:
     """The stages of a run, the last one without end."""
 

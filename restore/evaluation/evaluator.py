@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from restore.data.pair import ImagePair
-from restore.data.sources import Source
+from restore.data.source import Source
 from restore.evaluation.predictor import Predictor
 from restore.metrics.protocols import ScoringRule
 from restore.metrics.scores import bicubic, score

@@ -15,8 +15,10 @@ from restore.archs.build import build_network, fuse
 from restore.archs.table import architecture_of
 from restore.archs.weights import describe, load_weights, state_sha256
 from restore.data.loader import Loader
-from restore.data.sources import Source, check_source, open_source
-from restore.errors import WeightsError
+from restore.data.source import Source
+from restore.data.sources import check_source, open_source
+from restore.data.stages import Share
+from restore.errors import OptionError, WeightsError
 from restore.evaluation.evaluator import Evaluator
 from restore.evaluation.predictor import Ensemble, Predictor
 from restore.losses.pixel import Loss
@@ -26,11 +28,13 @@ from restore.reports.sinks import JsonlSink, Sinks, TensorBoardSink, WandbSink, 
 from restore.section import Section
 from restore.training import checkpoint
 from restore.training.checkpoint import Checkpoints
+from restore.training.computation import Computation, check_precision, use_deterministic_algorithms
 from restore.training.mixing import Mixup
 from restore.training.options import TrainOptions
 from restore.training.schedule import schedule_of
 from restore.training.state import TrainState, build_optimiser
 from restore.training.trainer import Clock, Trainer
+from restore.training.writer import Writer
 from restore.world import World
 
 log = logging.getLogger("restore")
@@ -129,10 +133,11 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
     resume = resume or tree.path.resume_state is not None
     if world.first:
         experiment.refuse_existing(resume=resume, overwrite=overwrite)
-    channels = channels_of(tree.network_g)
+    channels, share = channels_of(tree.network_g), share_of(tree, world)
     train: Any = tree.datasets.train
     source = open_source(train, tree.scale, channels=channels, training=True)
-    check_source(source, patch=max(stage.gt_size for stage in train.stages()))
+    largest = max(stage.gt_size for stage in train.stages())
+    check_source(source, patch=largest, skip=train.on_bad == "skip")
     validation = open_sets(tree.datasets.evaluated(), tree.scale, channels)
     torch.manual_seed(tree.manual_seed)
     network = build_network(tree.network_g)
@@ -153,10 +158,12 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
         hflip=train.use_hflip,
         rot=train.use_rot,
         seed=tree.manual_seed,
-        rank=world.rank,
-        ranks=world.size,
+        share=share,
         threads=train.num_worker_per_gpu,
+        device=world.device,
+        on_bad=train.on_bad,
     )
+    loader.continue_from(state.step, state.samples)
     sinks = _sinks(tree, experiment, state.step) if world.first else Sinks([])
     trainer = Trainer(
         state,
@@ -164,7 +171,7 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
         _loss(tree.train),
         evaluators_of(validation, tree.val, tree.scale, world),
         lambda evaluated: predictor_of(evaluated, tree.network_g, world.device, tree.val.ensemble),
-        checkpoints,
+        Writer(checkpoints),
         sinks,
         Clock(
             tree.train.total_iter,
@@ -194,15 +201,43 @@ def _mixup(tree: TrainTree, world: World) -> Mixup | None:
 
 
 def _state(tree: TrainTree, network: nn.Module, world: World) -> TrainState:
+    train = tree.train
+    check_precision(train.precision, world.device)
+    if train.deterministic:
+        use_deterministic_algorithms()
+    mode = "default" if train.compile is True else train.compile or None
     return TrainState(
         network,
-        build_optimiser(tree.train.optim_g, network),
-        schedule_of(tree.train),
-        ema_decay=tree.train.ema_decay,
-        grad_clip=tree.train.grad_clip,
+        build_optimiser(train.optim_g, network),
+        schedule_of(train),
+        ema_decay=train.ema_decay,
+        grad_clip=train.grad_clip,
         seed=tree.manual_seed,
         world=world,
+        computation=Computation(train.precision, train.channels_last, mode),
+        skip_nonfinite=train.nonfinite == "skip",
     )
+
+
+def share_of(tree: TrainTree, world: World) -> Share:
+    """This rank's share of every global batch. Raises OptionError DST03 where it is not even."""
+    train: Any = tree.datasets.train
+    batches = [stage.batch for stage in train.stages()]
+    wanted = tree.train.global_batch
+    share = Share.of(world.rank, world.size, batches, wanted)
+    if share is None:
+        assert wanted is not None
+        unit = batches[0] * world.size
+        near = sorted({max(unit, wanted // unit * unit), -(-wanted // unit) * unit})
+        raise OptionError.of(
+            "DST03",
+            "the global batch cannot be dealt out evenly",
+            "train.global_batch",
+            f"{wanted} over {world.size} rank(s) with batches of {', '.join(map(str, batches))}",
+            " or ".join(map(str, near)),
+            "change train.global_batch, the batch of a rank or the number of ranks",
+        )
+    return share
 
 
 def _resume(tree: TrainTree, state: TrainState, checkpoints: Checkpoints) -> None:
@@ -216,6 +251,13 @@ def _resume(tree: TrainTree, state: TrainState, checkpoints: Checkpoints) -> Non
         return
     state.restore(saved.tensors, saved.numbers)
     log.info("resumed from %s", saved.folder)
+    if saved.numbers["ranks"] != state.world.size:
+        log.warning(
+            "saved by %d rank(s), resumed on %d: the same samples in the same order, but not bit "
+            "for bit the same sums",
+            saved.numbers["ranks"],
+            state.world.size,
+        )
 
 
 def _sinks(tree: TrainTree, experiment: Experiment, step: int) -> Sinks:

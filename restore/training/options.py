@@ -194,6 +194,22 @@ class TrainOptions(Section):
     """Weight of the past in the averaged network that is validated and saved; 0 for none."""
     grad_clip: Rate | None = None
     """Largest norm of the whole gradient."""
+    global_batch: Count | None = None
+    """Samples of one step over all ranks (in the first stage), whatever their number: fewer ranks
+    than global_batch / batch_size_per_gpu add up several batches a step. Left out: one batch of
+    batch_size_per_gpu on each rank."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """A loss or gradient that is no finite number ends the run, or leaves the step out (at most
+    10 in a row)."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of products and convolutions, by autocast; weights and optimiser stay float32."""
+    channels_last: bool = False
+    """Lay out images and convolution weights with channels last: faster for some networks."""
+    compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = False
+    """torch.compile for the network's blocks, in the named mode; `reduce-overhead` is CUDA
+    graphs."""
+    deterministic: bool = False
+    """Deterministic algorithms on a GPU, where some are not by default; slower."""
 
     @field_validator("ema_decay")
     @classmethod
@@ -226,4 +242,6 @@ class DistOptions(Section):
 
     backend: Literal["nccl", "gloo"] | None = None
     port: Annotated[int, Field(ge=1, le=65535)] = 29500
+    timeout: Count = 600
+    """Seconds that ranks wait for one another before the run fails."""
     find_unused_parameters: bool | None = no_effect("no network here has any")

@@ -1,24 +1,28 @@
 """Floor 5. All that changes while training: network, average, optimiser, step, samples, best score.
 
-Random numbers are not part of it: samples draw from (seed, epoch, index) and each step reseeds
-torch from (seed, step, rank), so a state restored at a step continues with the same bits.
+Random numbers are not part of it: samples draw from (seed, epoch, index) and each part of a step
+reseeds torch from (seed, step, rank, part), so a state restored at a step continues with the same
+bits.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from restore.errors import CheckpointError
+from restore.errors import CheckpointError, RunError
 from restore.section import Section
+from restore.training.computation import Computation
 from restore.training.schedule import Schedule
 from restore.world import World
 
 FUSED = {"Adam", "AdamW", "SGD", "Adagrad"}
+SKIPPED_IN_A_ROW = 10
 
 
 def build_optimiser(options: Section, network: nn.Module) -> torch.optim.Optimizer:
@@ -32,7 +36,15 @@ def build_optimiser(options: Section, network: nn.Module) -> torch.optim.Optimiz
 
 
 class TrainState:
-    """What a checkpoint holds, and the one operation that changes it (`advance`)."""
+    """What a checkpoint holds, and the one operation that changes it (`advance`).
+
+    A step is one or more parts, whose gradients add up:
+
+        with state.part(k, parts):
+            loss = …(state.forward(lq))
+            state.backward(loss / parts)
+        state.advance(samples)
+    """
 
     def __init__(
         self,
@@ -44,15 +56,21 @@ class TrainState:
         grad_clip: float | None,
         seed: int,
         world: World,
+        computation: Computation = Computation(),  # noqa: B008 (frozen)
+        skip_nonfinite: bool = False,
     ) -> None:
         self.network, self.optimiser, self.schedule = network, optimiser, schedule
         self.ema = copy.deepcopy(network).eval().requires_grad_(False) if ema_decay else None
         self.step = 0
         self.samples = 0
+        self.skipped = 0
         self.validated = 0
         self.best: dict[str, float] = {}
         self._decay, self._clip = ema_decay, grad_clip
-        self._seed, self._world = seed, world
+        self._seed, self.world = seed, world
+        self._computation, self._scaler = computation, computation.scaler(world.device)
+        self.skips_nonfinite, self._skips_in_a_row = skip_nonfinite, 0
+        computation.prepare(network)
         self._wrapped = world.wrap(network)
 
     @property
@@ -65,26 +83,74 @@ class TrainState:
         """The network to validate and to publish: the average where there is one."""
         return self.ema if self.ema is not None else self.network
 
-    def forward(self, lq: Tensor) -> tuple[Tensor, ...]:
-        """The network's outputs for `lq: (B, C, h, w)`, finest first."""
-        torch.manual_seed((self._seed * 1_000_003 + self.step) * 4096 + self._world.rank)
-        output = self._wrapped(lq)
-        return output if isinstance(output, tuple) else (output,)
+    @contextmanager
+    def part(self, index: int, parts: int) -> Generator[None, None, None]:
+        """Forward and backward of part `index` of a step; ranks exchange gradients in the last."""
+        number = self.world.rank * parts + index
+        torch.manual_seed((self._seed * 1_000_003 + self.step) * 4096 + number)
+        last = index == parts - 1
+        with nullcontext() if last else self.world.without_exchange(self._wrapped):
+            yield
 
-    def advance(self, loss: Tensor, samples: int) -> None:
-        """Backward, clip, optimiser, average; `samples` is where the stream stands afterwards."""
-        loss.backward()
-        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        if self._clip is not None:
-            nn.utils.clip_grad_norm_(parameters, self._clip)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.lr
-        self.optimiser.step()
+    def forward(self, lq: Tensor) -> tuple[Tensor, ...]:
+        """The network's outputs for `lq: (B, C, h, w)`, finest first, float32."""
+        with self._computation.autocast(lq.device):
+            output = self._wrapped(self._computation.laid_out(lq))
+        outputs = output if isinstance(output, tuple) else (output,)
+        return tuple(each.to(torch.promote_types(each.dtype, torch.float32)) for each in outputs)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of `loss`, a share of the step's loss."""
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+
+    def advance(self, samples: int) -> None:
+        """Clip, optimiser, average; `samples` is where the stream stands afterwards.
+
+        Raises RunError RUN02 when more steps in a row than allowed had no finite gradient.
+        """
+        if self._scaler is not None:
+            self._scaler.unscale_(self.optimiser)
+        if self._finite(self._clipped_norm()):
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.lr
+            if self._scaler is None:
+                self.optimiser.step()
+            else:
+                self._scaler.step(self.optimiser)
+        if self._scaler is not None:
+            self._scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         if self.ema is not None:
             self._average()
         self.step += 1
         self.samples = samples
+
+    def _clipped_norm(self) -> Tensor | None:
+        """The norm of the whole gradient, the same on all ranks; None when nobody needs it."""
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        if self._clip is not None:
+            return nn.utils.clip_grad_norm_(parameters, self._clip)
+        if self.skips_nonfinite:
+            return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        return None
+
+    def _finite(self, norm: Tensor | None) -> bool:
+        """Whether to take the step: always, unless told to leave out those with no finite norm."""
+        if not self.skips_nonfinite or norm is None or bool(norm.isfinite()):
+            self._skips_in_a_row = 0
+            return True
+        self.skipped += 1
+        self._skips_in_a_row += 1
+        if self._skips_in_a_row > SKIPPED_IN_A_ROW:
+            raise RunError.of(
+                "RUN02",
+                "no finite gradient for many steps",
+                f"step {self.step + 1}",
+                f"{self._skips_in_a_row} steps left out in a row",
+                f"at most {SKIPPED_IN_A_ROW}",
+                "lower train.optim_g.lr or set train.grad_clip (checkpoints are intact)",
+            )
+        return False
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -107,9 +173,12 @@ class TrainState:
         return {
             "step": self.step,
             "samples": self.samples,
+            "skipped": self.skipped,
             "validated": self.validated,
             "seed": self._seed,
+            "ranks": self.world.size,
             "best": self.best,
+            "scaler": None if self._scaler is None else self._scaler.state_dict(),
         }
 
     def restore(
@@ -126,7 +195,10 @@ class TrainState:
             raise _misfit("network", str(error).splitlines()[-1].strip()) from None
         self._restore_optimiser(tensors["optim"])
         self.step, self.samples = int(numbers["step"]), int(numbers["samples"])
+        self.skipped = int(numbers.get("skipped", 0))
         self.validated, self.best = int(numbers["validated"]), dict(numbers["best"])
+        if self._scaler is not None and numbers.get("scaler") is not None:
+            self._scaler.load_state_dict(numbers["scaler"])
 
     def _optimiser_tensors(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from restore import images
 from restore.data.loader import Batch, Loader
 from restore.data.stages import Stage
-from restore.errors import RunError, SaveError
+from restore.errors import RunError
 from restore.evaluation.evaluator import Evaluator, Provenance, Seen
 from restore.evaluation.predictor import Predictor
 from restore.losses.pixel import Loss, LossValue
 from restore.reports.records import SetScore, summarise
 from restore.reports.sinks import Sinks, progress
 from restore.reports.tables import number
-from restore.training.checkpoint import Checkpoints
+from restore.training.computation import not_compiled
 from restore.training.mixing import Mixup
 from restore.training.state import TrainState
 from restore.training.stop import Stop
+from restore.training.writer import Writer
 from restore.world import World
 
 AGREE_EVERY = 10  # steps between the ranks' asking each other whether to stop
@@ -73,7 +74,7 @@ class Trainer:
         loss: Loss,
         evaluators: Sequence[Evaluator],
         predictor: Callable[[nn.Module], Predictor],
-        checkpoints: Checkpoints,
+        writer: Writer,
         sinks: Sinks,
         clock: Clock,
         world: World,
@@ -85,21 +86,36 @@ class Trainer:
         self._mixup = mixup
         self._stage: Stage | None = None
         self._evaluators, self._predictor = evaluators, predictor
-        self._checkpoints, self._sinks, self._world = checkpoints, sinks, world
+        self._writer, self._sinks, self._world = writer, sinks, world
         self._pictures = pictures
         self._pending: list[Pending] = []
         self._missed = 0
+        self._waited = 0.0
 
-    def step(self, batch: Batch) -> LossValue:
-        """One batch: forward, loss, backward, update."""
+    def step(self, batches: Iterator[Batch]) -> LossValue:
+        """One update from the next batches, one a part of the step; the last part's loss."""
+        parts = [self._part(self._next(batches), index) for index in range(self.loader.parts)]
+        self.state.advance(self.loader.position(self.state.step + 1))
+        return parts[-1]
+
+    def _part(self, batch: Batch, index: int) -> LossValue:
+        """Forward, loss, backward of one batch."""
+        state, parts = self.state, self.loader.parts
         lq, gt = batch.to(self._world.device)
         if self._mixup is not None:
-            lq, gt = self._mixup(lq, gt, self.state.step)
-        step, lr = self.state.step + 1, self.state.lr
-        loss = self.loss(self.state.forward(lq), gt)
-        self.state.advance(loss.total, batch.end)
-        self._pending.append(Pending(step, lr, batch.names, loss.total.detach()))
+            lq, gt = self._mixup(lq, gt, state.step * parts + index)
+        with state.part(index, parts):
+            loss = self.loss(state.forward(lq), gt)
+            state.backward(loss.total / parts)
+        found = loss.total.detach()
+        self._pending.append(Pending(state.step + 1, state.lr, batch.names, found))
         return loss
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        asked = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - asked
+        return batch
 
     def run(self) -> bool:
         """Train to the end; False when a signal asked to stop (the state is then saved).
@@ -109,18 +125,16 @@ class Trainer:
         """
         state, clock = self.state, self.clock
         with (
-            Stop() as stop,
+            Stop(watched=self._world.size > 1) as stop,
             progress(clock.total, state.step, "train", shown=self._world.first) as bar,
+            self._writer,
         ):
             self._validate_if_due()
             batches = self.loader.batches(state.step)
-            waited, since, since_step = 0.0, time.perf_counter(), state.step
+            since, since_step = self._restart_clock()
             while state.step < clock.total:
                 self._announce_stage()
-                asked = time.perf_counter()
-                batch = next(batches)
-                waited += time.perf_counter() - asked
-                loss = self.step(batch)
+                loss = self.step(batches)
                 bar.update()
                 if self._world.device.type == "cpu":
                     self._refuse_not_finite()
@@ -128,14 +142,15 @@ class Trainer:
                     self._refuse_not_finite()
                     elapsed = time.perf_counter() - since
                     rate = (state.step - since_step) / elapsed
-                    values = self._log(loss, rate, waited / elapsed)
+                    values = self._log(loss, rate, self._waited / elapsed)
                     bar.set_postfix(values, refresh=False)
-                    waited, since, since_step = 0.0, time.perf_counter(), state.step
+                    since, since_step = self._restart_clock()
                 done = state.step == clock.total
-                leaving = self._asked_to_stop(stop) and not done
+                asked, save = self._asked(stop)
+                leaving = asked and not done
                 if not leaving:  # else the resumed run does it first
                     since += self._validate_if_due()
-                if clock.saves(state.step) or leaving:
+                if clock.saves(state.step) or leaving or save:
                     self._save(last=leaving or done)
                 if leaving:
                     log.info("stopped at step %d on request; --auto_resume continues", state.step)
@@ -143,22 +158,31 @@ class Trainer:
             batches.close()
         return True
 
+    def _restart_clock(self) -> tuple[float, int]:
+        """The time and step from which speed is counted anew."""
+        self._waited = 0.0
+        return time.perf_counter(), self.state.step
+
     def _announce_stage(self) -> None:
         stage = self.loader.stages.at(self.state.step)
         if stage is not self._stage:
             self._stage = stage
             log.info(
-                "step %d: GT patches of %d, batch %d × %d rank(s)",
+                "step %d: GT patches of %d, batch %d × %d rank(s)%s = %d",
                 self.state.step,
                 stage.gt_size,
-                stage.batch,
+                self.loader.share.size(stage),
                 self._world.size,
+                f" × {self.loader.parts} part(s)" if self.loader.parts > 1 else "",
+                stage.batch * self.loader.share.recipe_ranks,
             )
 
-    def _asked_to_stop(self, stop: Stop) -> bool:
-        if self._world.size == 1:
-            return stop.asked
-        return self.state.step % AGREE_EVERY == 0 and self._world.any(stop.asked)
+    def _asked(self, stop: Stop) -> tuple[bool, bool]:
+        """Whether a signal, on any rank, asked to stop and whether one asked to save."""
+        if self._world.size > 1 and self.state.step % AGREE_EVERY:
+            return False, False
+        save, stop.save_asked = stop.save_asked, False
+        return self._world.any(stop.asked), self._world.any(save)
 
     def _log(self, loss: LossValue, rate: float, wait: float) -> dict[str, str]:
         values = {f"loss/{name}": float(part.detach()) for name, part in loss.parts.items()}
@@ -169,13 +193,20 @@ class Trainer:
         return {"loss": f"{total:.4f}", "lr": f"{lr:.2e}", "wait": f"{wait:.0%}"}
 
     def _refuse_not_finite(self) -> None:
-        """Read the losses not read yet, and stop at the first that is no number."""
+        """Read the losses not read yet, and stop at the first that is no number.
+
+        Where such steps are left out, name it instead.
+        """
         pending, self._pending = self._pending, []
         if not pending:
             return
         values = torch.stack([p.loss for p in pending]).tolist()
         for entry, value in zip(pending, values, strict=True):
-            if not math.isfinite(value):
+            if math.isfinite(value):
+                continue
+            if self.state.skips_nonfinite:
+                log.warning("step %d left out: %s", entry.step, ", ".join(entry.names))
+            else:
                 raise RunError.of(
                     "RUN01",
                     "the loss is not finite",
@@ -194,7 +225,8 @@ class Trainer:
         self.state.validated = step
         predictor = self._predictor(self.state.evaluated)
         for place, evaluator in enumerate(self._evaluators):
-            rows = evaluator.run(predictor, Provenance("", "", ""), self._show)
+            with not_compiled():
+                rows = evaluator.run(predictor, Provenance("", "", ""), self._show)
             score = summarise(rows)[0]
             if place == 0:
                 self._note_best(score)
@@ -233,15 +265,22 @@ class Trainer:
             images.write(folder / f"{seen.pair.name}_{self.state.step}.png", seen.restored)
 
     def _save(self, *, best: bool = False, last: bool = False) -> None:
-        """Save on rank 0. A failed save is tried again at the next one, but not without end."""
+        """Begin to save on rank 0; the `last` one is waited for."""
         self._refuse_not_finite()
         if not self._world.first:
             return
-        try:
-            self._checkpoints.save(self.state.tensors(), self.state.numbers(), best=best)
+        self._note_outcome(last=False)
+        self._writer.start(self.state.tensors(), self.state.numbers(), best=best)
+        if last:
+            self._note_outcome(last=True)
+
+    def _note_outcome(self, *, last: bool) -> None:
+        """A failed save is made good by the next one, but not without end. Raises SaveError."""
+        error = self._writer.wait()
+        if error is None:
             self._missed = 0
-        except SaveError as error:
-            self._missed += 1
-            if last or self._missed >= MISSED_SAVES:
-                raise
-            log.error("%s\ntraining goes on; %d save(s) missed", error, self._missed)
+            return
+        self._missed += 1
+        if last or self._missed >= MISSED_SAVES:
+            raise error
+        log.error("%s\ntraining goes on; %d save(s) missed", error, self._missed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,16 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from restore.data.augment import CropFlip, sample_rng
+from restore.data.augment import Draw, Turn, sample_words
+from restore.data.batches import turned
 from restore.data.loader import Loader, order
 from restore.data.pair import ImagePair
-from restore.data.stages import Stage, Stages
+from restore.data.source import Source
+from restore.data.stages import Share, Stage, Stages
 from restore.errors import DataError
 
 SCALE = 2
 
 
-class Numbered:
+class Numbered(Source):
     """A source whose pixels tell which image, row and column they come from."""
 
     def __init__(self, count: int, height: int = 12, width: int = 17) -> None:
@@ -38,9 +41,6 @@ class Numbered:
     def check(self, index: int) -> tuple[int, int]:
         return self._height * SCALE, self._width * SCALE
 
-    def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
-        return self[index]
-
     def __getitem__(self, index: int) -> ImagePair:
         y, x = np.mgrid[: self._height, : self._width]
         lq = np.stack([np.full_like(x, index), y, x], axis=2).astype(np.uint8)
@@ -51,7 +51,7 @@ class Numbered:
 STAGED = Stages([3, 2, 4], [4, 2, 1], [4, 8, 12])
 
 
-def loader(count: int = 7, batch: int = 4, stages: Stages | None = None, **more: int) -> Loader:
+def loader(count: int = 7, batch: int = 4, stages: Stages | None = None, **more: Any) -> Loader:
     stages = stages or Stages.single(batch, 8)
     return Loader(Numbered(count), stages, hflip=True, rot=True, seed=3, **more)
 
@@ -75,7 +75,7 @@ def test_threads_change_nothing(threads: int) -> None:
 
 def test_ranks_share_the_global_batch() -> None:
     alone = list(islice(loader(batch=6).batches(0), 4))
-    ranks = [islice(loader(batch=2, rank=r, ranks=3).batches(0), 4) for r in range(3)]
+    ranks = [islice(loader(batch=2, share=Share(r, 3, 1, 3)).batches(0), 4) for r in range(3)]
     for whole, parts in zip(alone, zip(*ranks, strict=True), strict=True):
         assert whole.names == tuple(name for part in parts for name in part.names)
         assert torch.equal(whole.lq, torch.cat([part.lq for part in parts]))
@@ -90,6 +90,20 @@ def test_every_image_once_an_epoch() -> None:
     assert not np.array_equal(order(3, 0, 50), order(4, 0, 50))
 
 
+def drawn(index: int, size: int, hflip: bool = True, rot: bool = True):
+    """(lq, gt) of sample `index` of Numbered(256), as the loader cuts and turns them."""
+    words = sample_words(0, np.array([1]), np.array([index]))[0].tolist()
+    draw = Draw((0, 1, index), words, size)
+    pair = Numbered(256).part(index, draw)
+    crops = []
+    for crop in (pair.lq, pair.gt):
+        assert crop is not None
+        out = np.empty(crop.shape, crop.dtype)
+        draw.turn(hflip, rot).of(crop, out)
+        crops.append(out)
+    return crops
+
+
 @given(
     index=st.integers(0, 200),
     size=st.sampled_from([2, 4, 10, 24]),
@@ -97,8 +111,7 @@ def test_every_image_once_an_epoch() -> None:
 )
 @settings(max_examples=60, deadline=None)
 def test_crops_stay_aligned(index: int, size: int, flips: tuple[bool, bool]) -> None:
-    pair = Numbered(256)[index]
-    lq, gt = CropFlip(size, *flips)(pair, sample_rng(0, 1, index))
+    lq, gt = drawn(index, size, *flips)
     assert lq.shape == (size // SCALE, size // SCALE, 3) and gt.shape == (size, size, 3)
     assert np.array_equal(lq.repeat(SCALE, axis=0).repeat(SCALE, axis=1), gt)
     assert (lq[..., 0] == index).all()
@@ -106,11 +119,44 @@ def test_crops_stay_aligned(index: int, size: int, flips: tuple[bool, bool]) -> 
         assert (np.diff(lq[:, 0, 1].astype(int)) == 1).all()
 
 
-def test_flips_reach_all_eight_orientations() -> None:
-    pair = Numbered(1, 5, 5)[0]
-    crop = CropFlip(10, True, True)
-    seen = {crop(pair, sample_rng(0, 0, i))[0].tobytes() for i in range(200)}
-    assert len(seen) == 8
+def test_every_place_and_all_eight_orientations_are_reached() -> None:
+    words = sample_words(5, np.zeros(4000, int), np.arange(4000)).tolist()
+    draws = [Draw((5, 0, i), w, 10) for i, w in enumerate(words)]
+    boxes = [draw.box("x", 12, 17, SCALE) for draw in draws]
+    corners, counts = np.unique([(b.top, b.left) for b in boxes], axis=0, return_counts=True)
+    assert len(corners) == 8 * 13 and counts.max() < 3 * counts.min()
+    turns, counts = np.unique([draw.turn(True, True) for draw in draws], axis=0, return_counts=True)
+    assert len(turns) == 8 and counts.max() < 1.3 * counts.min()
+
+
+@given(
+    side=st.integers(1, 9),
+    channels=st.sampled_from([(), (3,), (6,)]),
+    kind=st.sampled_from([np.uint8, np.uint16]),
+    turn=st.builds(Turn, st.booleans(), st.booleans(), st.booleans()),
+)
+@settings(max_examples=60, deadline=None)
+def test_turning_here_or_on_the_device(
+    side: int, channels: tuple[int, ...], kind: type, turn: Turn
+) -> None:
+    image = np.random.default_rng(side).integers(0, 256, (side, side, *channels)).astype(kind)
+    truth = image[:, ::-1] if turn.hflip else image
+    truth = truth[::-1] if turn.vflip else truth
+    truth = truth.swapaxes(0, 1) if turn.transposed else truth
+    out = np.empty_like(image)
+    turn.of(image, out)
+    assert np.array_equal(out, truth)
+    planes = torch.from_numpy(image[..., None] if image.ndim == 2 else image).permute(2, 0, 1)
+    there = turned(planes[None].to(torch.int32), torch.tensor([turn]))[0].permute(1, 2, 0)
+    assert np.array_equal(there.reshape(image.shape).numpy(), truth)
+
+
+@given(seed=st.integers(0, 2**70), epoch=st.integers(0, 2**40), index=st.integers(0, 2**40))
+def test_the_words_of_a_sample_depend_on_nothing_else(seed: int, epoch: int, index: int) -> None:
+    many = sample_words(seed, np.array([3, epoch]), np.array([9, index]))
+    alone = sample_words(seed, np.array([epoch]), np.array([index]))
+    assert np.array_equal(many[1], alone[0])
+    assert not np.array_equal(alone, sample_words(seed + 1, np.array([epoch]), np.array([index])))
 
 
 def test_float_is_made_on_the_device() -> None:
@@ -161,9 +207,9 @@ def test_no_more_is_decoded_than_is_used() -> None:
     class Counting(Numbered):
         reads = 0
 
-        def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
+        def __getitem__(self, index: int) -> ImagePair:
             self.reads += 1
-            return self[index]
+            return super().__getitem__(index)
 
     source = Counting(7)
     stream = Loader(source, STAGED, hflip=True, rot=True, seed=3, threads=0).batches(0)
@@ -172,7 +218,7 @@ def test_no_more_is_decoded_than_is_used() -> None:
 
 
 def test_ranks_change_stage_together() -> None:
-    ranks = [islice(loader(stages=STAGED, rank=r, ranks=2).batches(0), 9) for r in range(2)]
+    ranks = [islice(loader(stages=STAGED, share=Share(r, 2, 1, 2)).batches(0), 9) for r in range(2)]
     names = []
     for parts in zip(*ranks, strict=True):
         assert parts[0].gt.shape == parts[1].gt.shape and parts[0].end == parts[1].end

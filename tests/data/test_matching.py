@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from restore import images
 from restore.data.blocks import BLOCK_FILES, write_blocks
-from restore.data.matching import match
+from restore.data.matching import Matches, match, pairing_of
 from restore.data.options import PairedImageDataset, SIDDBlocksDataset
 from restore.data.sources import check_source, open_source
+from restore.data.stores.store import Folder, Store
 from restore.errors import DataError
 
 
@@ -30,19 +31,21 @@ def options(pairing: str, gt: Path, lq: Path | None = None, **more: str) -> Pair
 
 
 def found(chosen: PairedImageDataset) -> list[tuple[str, str, str]]:
-    return [
-        (
-            pair.name,
-            pair.lq.relative_to(chosen.dataroot_lq).as_posix(),
-            pair.gt.relative_to(chosen.dataroot_gt).as_posix(),
-        )
-        for pair in match(chosen)
-    ]
+    gt, lq, matches = matched(chosen)
+    places = zip(matches.names, matches.lq, matches.gt, strict=True)
+    return [(name, lq.names[at_lq], gt.names[at_gt]) for name, at_lq, at_gt in places]
+
+
+def matched(chosen: PairedImageDataset) -> tuple[Store, Store, Matches]:
+    deep = pairing_of(chosen).recursive or chosen.meta_info_file is not None
+    gt = Folder(chosen.dataroot_gt, recursive=deep)
+    lq = Folder(chosen.dataroot_lq, recursive=pairing_of(chosen).recursive)
+    return gt, lq, match(chosen, gt, lq)
 
 
 def refusal(chosen: PairedImageDataset, code: str) -> str:
     with pytest.raises(DataError, match=rf"error\[{code}\]") as caught:
-        match(chosen)
+        matched(chosen)
     return str(caught.value)
 
 

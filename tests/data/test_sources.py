@@ -16,7 +16,8 @@ from restore.data.options import (
     PairedImageDataset,
     SingleImageDataset,
 )
-from restore.data.sources import Cached, check_source, open_source
+from restore.data.source import Cached
+from restore.data.sources import check_source, open_source
 from restore.errors import DataError, OptionError
 from restore.ops.resize import imresize
 from restore.section import Section

@@ -47,8 +47,10 @@ def train(state: TrainState, steps: int) -> None:
     for _ in range(steps):
         generator = torch.Generator().manual_seed(state.step)
         x = torch.rand(2, 3, 6, 6, generator=generator)
-        (output,) = state.forward(x)
-        state.advance((output - x).abs().mean(), state.samples + 2)
+        with state.part(0, 1):
+            (output,) = state.forward(x)
+            state.backward((output - x).abs().mean())
+        state.advance(state.samples + 2)
 
 
 def everything(state: TrainState) -> dict[str, torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from torch import nn
 from restore.archs.architecture import SizeRule
 from restore.data.loader import Loader
 from restore.data.pair import ImagePair
+from restore.data.source import Source
 from restore.data.stages import Stages
 from restore.errors import RunError, SaveError
 from restore.evaluation.evaluator import Evaluator
@@ -25,10 +28,11 @@ from restore.training.checkpoint import Checkpoints
 from restore.training.options import OPTIMISERS
 from restore.training.state import TrainState, build_optimiser
 from restore.training.trainer import Clock, Trainer
+from restore.training.writer import Writer
 from restore.world import World
 
 
-class Twins:
+class Twins(Source):
     """Three 16×16 pairs at scale 1: LQ is GT, darker."""
 
     def __len__(self) -> int:
@@ -42,9 +46,6 @@ class Twins:
 
     def check(self, index: int) -> tuple[int, int]:
         return 16, 16
-
-    def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
-        return self[index]
 
     def __getitem__(self, index: int) -> ImagePair:
         gt = np.random.default_rng(index).integers(0, 256, (16, 16, 3), dtype=np.uint8)
@@ -67,7 +68,12 @@ class Collected:
 
 
 def trainer(
-    folder: Path, network: nn.Module, sink: Collected, clock: Clock, ema: float = 0.0
+    folder: Path,
+    network: nn.Module,
+    sink: Collected,
+    clock: Clock,
+    skip: bool = False,
+    ema: float = 0.0,
 ) -> Trainer:
     world, source = World(), Twins()
     options = OPTIMISERS["SGD"].model_validate({"type": "SGD", "lr": 0.5})
@@ -79,6 +85,7 @@ def trainer(
         grad_clip=None,
         seed=0,
         world=world,
+        skip_nonfinite=skip,
     )
     predictor: Callable[[nn.Module], Predictor] = lambda net: Predictor(net, 1, SizeRule())  # noqa: E731
     return Trainer(
@@ -87,7 +94,7 @@ def trainer(
         Loss({"pixel": L1Loss()}),
         [Evaluator("twins", source, PROTOCOLS["rgb"], 0, 1, world)],
         predictor,
-        Checkpoints(folder, 2, {}),
+        Writer(Checkpoints(folder, 2, {})),
         Sinks([sink]),
         clock,
         world,
@@ -134,8 +141,9 @@ def test_the_first_bad_step_is_named(tmp_path: Path) -> None:
         "error[RUN01]: the loss is not finite (step 7): got nan at lr 0.5 on twin"
     )
     assert caught.value.exit_code == 3
-    assert run._checkpoints.steps() == [5]
-    assert run._checkpoints.load_newest() is not None
+    checkpoints = Checkpoints(tmp_path, 2, {})
+    assert checkpoints.steps() == [5]
+    assert checkpoints.load_newest() is not None
 
 
 def test_missed_saves_are_counted(
@@ -157,7 +165,7 @@ def test_missed_saves_are_counted(
         run.run()
     assert calls == [2, 4, 6, 8, 10, 12] and caught.value.exit_code == 4
     assert caplog.text.count("training goes on") == 4
-    assert run._checkpoints.steps() == [6]
+    assert Checkpoints(tmp_path, 2, {}).steps() == [6]
 
 
 def test_a_failing_last_save_is_an_error_at_once(
@@ -171,3 +179,42 @@ def test_a_failing_last_save_is_an_error_at_once(
     monkeypatch.setattr(Checkpoints, "save", failing)
     with pytest.raises(SaveError):
         run.run()
+
+
+def test_steps_without_a_finite_gradient_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Poisoned(nn.Module):
+        def __init__(self, bad: range) -> None:
+            super().__init__()
+            self.layer, self.calls, self.bad = brighter(), 0, bad
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return self.layer(x) * (float("inf") if self.calls in self.bad else 1.0)
+
+    run = trainer(tmp_path, Poisoned(range(7, 9)), Collected(), Clock(30, 10, 5, None), skip=True)
+    assert run.run() and run.state.skipped == 2
+    assert caplog.text.count("left out: twin") == 2
+    assert all(p.isfinite().all() for p in run.state.network.parameters())
+    poisoned, clock = Poisoned(range(3, 99)), Clock(30, 10, 5, None)
+    endless = trainer(tmp_path, poisoned, Collected(), clock, skip=True)
+    with pytest.raises(RunError, match=r"error\[RUN02\].*step 13.*11 steps left out in a row"):
+        endless.run()
+
+
+def test_a_signal_saves_and_training_goes_on(tmp_path: Path) -> None:
+    class Signalling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.calls = brighter(), 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            if self.calls == 7:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return self.layer(x)
+
+    run = trainer(tmp_path, Signalling(), Collected(), Clock(30, 10, 100, None))
+    assert run.run()
+    assert Checkpoints(tmp_path, 2, {}).steps() == [7, 30]

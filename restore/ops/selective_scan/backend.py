@@ -1,9 +1,9 @@
 """Floor 2. What a backend of the selective scan offers: values and gradients of three operations.
 
-All tensors arrive checked and in agreeing precision (float32, or float64 where the backend takes
-it), without autograd and outside autocast; shapes are those of the public functions in
-`dispatch`. Gradients come back as new tensors in the order of the arguments, recomputed from
-the inputs: nothing but the inputs is kept between forward and backward.
+All tensors arrive checked, contiguous and in agreeing precision (float32, or float64 where the
+backend takes it), without autograd and outside autocast; shapes are those of the public functions
+in `dispatch`. Gradients come back as new tensors in the order of the arguments, recomputed from the
+inputs: nothing but the inputs is kept between forward and backward.
 """
 
 from __future__ import annotations

@@ -43,13 +43,13 @@ def selective_scan(
 ) -> Tensor:
     """y (B, E, L); see `restore.ops.selective_scan.selective_scan`."""
     blocks = _Blocks(u, delta, A, B, C, delta_bias, softplus)
-    y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
-    y_rows = blocks.channels(y)
+    y_rows = torch.empty_like(blocks.u)
     states, decay = blocks.room(2)
     for block in blocks:
         now = blocks.advance(block, states, decay)
         y_rows[block] = torch.matmul(blocks.C[block].unsqueeze(3), now).squeeze(3)
         states[0] = now[-1]
+    y = _steps_last(y_rows, u)
     return y if D is None else y.addcmul_(D[:, None], u)
 
 
@@ -70,41 +70,40 @@ def selective_scan_grads(
     step are products of g, the states and the inputs at the same step.
     """
     blocks = _Blocks(u, delta, A, B, C, delta_bias, softplus)
-    du, ddelta = (torch.empty(u.shape, dtype=u.dtype, device=u.device) for _ in range(2))
-    dB, dC = (torch.empty(B.shape, dtype=u.dtype, device=u.device) for _ in range(2))
-    dA = torch.zeros_like(blocks.A)
+    dy_rows = blocks.rows(dy)
+    du, ddelta = torch.empty_like(blocks.u), torch.empty_like(blocks.u)
+    dB, dC, dA = torch.empty_like(blocks.B), torch.empty_like(blocks.C), torch.zeros_like(blocks.A)
     states, decay, g = blocks.room(3)
     borders = blocks.borders(states, decay)
-    dy_rows, du_rows, ddelta_rows = (blocks.channels(t) for t in (dy, du, ddelta))
     carried = torch.zeros_like(states[0])  # decay[t+1] g[t+1] of the block behind
     for number, block in reversed(list(enumerate(blocks))):
         states[0] = borders[number]
         now = blocks.advance(block, states, decay)
-        steps, x, rows = blocks.step(block), blocks.u[block], dy_rows[block].unsqueeze(3)
+        step, x, dy_t = blocks.step(block), blocks.u[block], dy_rows[block].unsqueeze(3)
         before, kept = states[: len(now)], decay[: len(now)]
-        slope = torch.mul(blocks.C[block].unsqueeze(4), rows, out=g[: len(now)])
+        slope = torch.mul(blocks.C[block].unsqueeze(4), dy_t, out=g[: len(now)])
         later = slope[-1].add_(carried)
-        before_last = zip(slope[:-1].unbind()[::-1], kept[1:].unbind()[::-1], strict=True)
-        for own, factor in before_last:
+        backwards = zip(slope[:-1].unbind()[::-1], kept[1:].unbind()[::-1], strict=True)
+        for own, factor in backwards:
             later = own.addcmul_(factor, later)
         torch.mul(kept[0], later, out=carried)
-        dC.permute(3, 0, 1, 2)[block] = torch.matmul(now, rows.transpose(3, 4)).squeeze(4)
-        added = (steps * x).unsqueeze(4)
-        dB.permute(3, 0, 1, 2)[block] = torch.matmul(slope, added).squeeze(4)
+        dC[block] = torch.matmul(dy_t, now.transpose(3, 4)).squeeze(3)
+        dB[block] = torch.matmul((step * x).unsqueeze(3), slope.transpose(3, 4)).squeeze(3)
         of_added = torch.matmul(blocks.B[block].unsqueeze(3), slope).squeeze(3)
         of_exponent = before.mul_(kept).mul_(slope)  # the states of this block are used up
         of_step = torch.mul(of_exponent, blocks.A, out=kept).sum(3).addcmul_(x, of_added)
-        dA += of_exponent.mul_(steps.unsqueeze(3)).sum((0, 1))
-        du_rows[block] = steps * of_added
-        ddelta_rows[block] = of_step.mul_(blocks.slope_of_step(block))
+        dA += of_exponent.mul_(step.unsqueeze(3)).sum((0, 1))
+        torch.mul(step, of_added, out=du[block])
+        torch.mul(of_step, blocks.slope_of_step(block), out=ddelta[block])
+    du = _steps_last(du, u)
     return (
         du if D is None else du.addcmul_(D[:, None], dy),
-        ddelta,
+        _steps_last(ddelta, u),
         dA.transpose(1, 2).reshape(A.shape),
-        dB,
-        dC,
+        _steps_last(dB, B),
+        _steps_last(dC, C),
         None if D is None else (dy * u).sum((0, 2)),
-        None if delta_bias is None else ddelta.sum((0, 2)),
+        None if delta_bias is None else ddelta.sum((0, 1)).flatten(),
     )
 
 
@@ -122,16 +121,18 @@ class _Blocks:
         softplus: bool,
     ) -> None:
         self.groups, self.softplus = B.shape[1], softplus
-        self.u, self.delta = self.channels(u), self.channels(delta)  # (L, B, G, W)
-        self.B, self.C = B.permute(3, 0, 1, 2), C.permute(3, 0, 1, 2)  # (L, B, G, N)
+        self.u = self.rows(u)  # (L, B, G, W)
+        self.raw_step = self.rows(delta)
+        if delta_bias is not None:
+            self.raw_step = self.raw_step + delta_bias.unflatten(0, (self.groups, -1))
+        self.B, self.C = _steps_first(B), _steps_first(C)  # (L, B, G, N)
         self.A = A.unflatten(0, (self.groups, -1)).transpose(1, 2).contiguous()  # (G, N, W)
-        self.bias = None if delta_bias is None else delta_bias.unflatten(0, (self.groups, -1))
         values = u.shape[0] * A.numel()
         self.steps = min(MOST, max(FEWEST, VALUES_OF_A_BLOCK // values // FEWEST * FEWEST))
 
-    def channels(self, x: Tensor) -> Tensor:
-        """(B, E, L) seen as (L, B, G, W)."""
-        return x.unflatten(1, (self.groups, -1)).permute(3, 0, 1, 2)
+    def rows(self, x: Tensor) -> Tensor:
+        """(B, E, L) as (L, B, G, W)."""
+        return _steps_first(x).unflatten(2, (self.groups, -1))
 
     def __iter__(self) -> Iterator[slice]:
         for start in range(0, len(self.u), self.steps):
@@ -145,21 +146,16 @@ class _Blocks:
         states[0] = 0
         return [states, *(self.A.new_empty(rows, *shape) for _ in range(count - 1))]
 
-    def raw_step(self, block: slice) -> Tensor:
-        """delta + delta_bias (T, B, G, W)."""
-        delta = self.delta[block].contiguous()
-        return delta if self.bias is None else delta + self.bias
-
     def step(self, block: slice) -> Tensor:
         """Δ (T, B, G, W)."""
-        raw = self.raw_step(block)
+        raw = self.raw_step[block]
         return F.softplus(raw, threshold=LINEAR_FROM) if self.softplus else raw
 
     def slope_of_step(self, block: slice) -> Tensor | float:
         """dΔ / d delta."""
         if not self.softplus:
             return 1.0
-        raw = self.raw_step(block)
+        raw = self.raw_step[block]
         return torch.sigmoid(raw).masked_fill_(raw > LINEAR_FROM, 1)
 
     def advance(self, block: slice, states: Tensor, decay: Tensor) -> Tensor:
@@ -168,11 +164,11 @@ class _Blocks:
         `decay` is filled with exp(Δ A). Returns the part of `states` that the block fills.
         """
         step = self.step(block)
-        torch.mul(step.unsqueeze(3), self.A, out=decay[: len(step)]).exp_()
+        kept = torch.mul(step.unsqueeze(3), self.A, out=decay[: len(step)]).exp_()
         now = states[1 : len(step) + 1]
         torch.mul(self.B[block].unsqueeze(4), (step * self.u[block]).unsqueeze(3), out=now)
         before = states[0]
-        for factor, own in zip(decay[: len(step)].unbind(), now.unbind(), strict=True):
+        for factor, own in zip(kept.unbind(), now.unbind(), strict=True):
             before = own.addcmul_(factor, before)
         return now
 
@@ -182,8 +178,17 @@ class _Blocks:
         for block in self:
             found.append(states[0].clone())
             states[0] = self.advance(block, states, decay)[-1]
-        states[0] = 0
         return found
+
+
+def _steps_first(x: Tensor) -> Tensor:
+    """(B, …, L) as (L, B, …), contiguous; as one matrix, whose transposition torch does fast."""
+    return x.reshape(-1, x.shape[-1]).t().contiguous().view(x.shape[-1], *x.shape[:-1])
+
+
+def _steps_last(rows: Tensor, like: Tensor) -> Tensor:
+    """(L, B, …) as (B, …, L) in the shape of `like`, contiguous."""
+    return rows.reshape(len(rows), -1).t().contiguous().view(like.shape)
 
 
 BACKEND = Composed(selective_scan, selective_scan_grads)

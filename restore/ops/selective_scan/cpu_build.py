@@ -1,101 +1,24 @@
-"""Floor 2. Compiles the CPU kernels once per machine and source, with the machine's own compiler.
+"""Floor 2. The CPU kernels of the selective scan as a library (see `restore.ops.native`).
 
-The library is kept in `$RESTORE_CACHE`, by default `$XDG_CACHE_HOME/restore` or `~/.cache/restore`,
-under the hash of sources, compiler, flags and processor. `CXX` names the compiler;
-`RESTORE_SCAN_ARCH` the instruction set instead of this machine's (as `-march` takes it).
+`RESTORE_SCAN_ARCH`: the instruction set instead of this machine's (as `-march` takes it).
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 
+from restore.ops import native
+from restore.ops.native import REMEDY, BuildError
+
+__all__ = ["REMEDY", "SOURCES", "BuildError", "library"]
+
 SOURCES = Path(__file__).parent / "kernels"
-REMEDY = "install g++ or clang++, or set CXX"
-
-
-class BuildError(Exception):
-    """Why there is no library."""
 
 
 @cache
 def library() -> ctypes.CDLL:
     """The kernels, compiled if need be. Raises BuildError."""
-    compiler = _compiler()
-    flags = _flags()
-    path = _cache() / f"selective_scan_{_key(compiler, flags)}.so"
-    if not path.exists():
-        path = _compile(compiler, flags, path)
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise BuildError(f"the compiled kernels cannot be loaded: {error}") from error
-
-
-def _compiler() -> str:
-    wanted = os.environ.get("CXX")
-    found = [shutil.which(name) for name in ([wanted] if wanted else ["c++", "g++", "clang++"])]
-    compiler = next(filter(None, found), None)
-    if compiler is None:
-        raise BuildError(f"no C++ compiler found{f' as CXX={wanted}' if wanted else ''}")
-    return compiler
-
-
-def _flags() -> list[str]:
-    chosen = os.environ.get("RESTORE_SCAN_ARCH")
-    arm = platform.machine() in ("arm64", "aarch64") and not chosen
-    target = "-mcpu=native" if arm else f"-march={chosen or 'native'}"
-    return [*"-std=c++17 -O3 -fPIC -shared -pthread -w".split(), target]
-
-
-def _key(compiler: str, flags: list[str]) -> str:
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
-    parts = [version.stdout, *flags, platform.platform(), _processor()]
-    parts += [path.name + path.read_text() for path in sorted(SOURCES.iterdir()) if path.is_file()]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def _processor() -> str:
-    """What `native` stands for: a shared home folder may serve machines of several kinds."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
-
-
-def _cache() -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(os.environ.get("RESTORE_CACHE") or home / "restore")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        return _folder_of_this_process()
-    return folder
-
-
-@cache
-def _folder_of_this_process() -> Path:
-    return Path(tempfile.mkdtemp(prefix="restore-kernels-"))
-
-
-def _compile(compiler: str, flags: list[str], path: Path) -> Path:
-    """Built aside and renamed, so that several ranks may build at once."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        built = Path(folder) / path.name
-        sources = map(str, sorted(SOURCES.glob("*.cpp")))
-        command = [compiler, *flags, *sources, "-o", str(built)]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-        if run.returncode != 0:
-            last = (run.stderr.strip().splitlines() or ["no message"])[-1]
-            raise BuildError(f"{compiler} failed: {last}")
-        built.replace(path)
-    return path
+    return native.library("selective_scan", SOURCES, os.environ.get("RESTORE_SCAN_ARCH"))

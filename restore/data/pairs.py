@@ -1,0 +1,279 @@
+"""Floor 3. The kinds of sources: paired, dual-pixel, degraded, single and cut-up images."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from restore.data.augment import Draw
+from restore.data.blocks import BLOCK_FILES, read_blocks, shape_of_blocks
+from restore.data.degradations.build import Degradation, name_rng
+from restore.data.matching import Matches
+from restore.data.pair import Box, Fit, ImagePair, gt_origin, paired
+from restore.data.source import Partial, Source
+from restore.data.stores.store import Store
+from restore.errors import DataError
+
+
+class PairedImages(Partial):
+    """LQ and GT images that belong together."""
+
+    def __init__(
+        self, lq: Store, gt: Store, matches: Matches, scale: int, channels: int, fit: Fit
+    ) -> None:
+        self._lq, self._gt = lq, gt
+        self._names = matches.names
+        self._lq_at: list[int] = matches.lq.tolist()
+        self._gt_at: list[int] = matches.gt.tolist()
+        self._scale, self._channels = scale, channels
+        self._fit: Fit = fit
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, index: int) -> str:
+        return self._names[index]
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        lq, gt = self._lq_at[index], self._gt_at[index]
+        return Path(self._lq.where(lq)), Path(self._gt.where(gt))
+
+    def check(self, index: int) -> tuple[int, int]:
+        lq = self._lq.check(self._lq_at[index], self._channels)
+        gt = self._gt.check(self._gt_at[index], self._channels)
+        gt_origin(lq, gt, self._scale, self._where(index), fit=self._fit)
+        return lq[0] * self._scale, lq[1] * self._scale
+
+    def _where(self, index: int) -> str:
+        return " and ".join(map(str, self.files(index)))
+
+    def __getitem__(self, index: int) -> ImagePair:
+        lq = self._lq.held(self._lq_at[index], self._channels).whole()
+        gt = self._gt.held(self._gt_at[index], self._channels).whole()
+        return paired(self.name(index), lq, gt, self._scale, self._where(index), fit=self._fit)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self._lq.held(self._lq_at[index], self._channels).size
+
+    def region(self, index: int, choose: Draw | Box) -> ImagePair:
+        lq = self._lq.held(self._lq_at[index], self._channels)
+        gt = self._gt.held(self._gt_at[index], self._channels)
+        name, scale, (height, width) = self._names[index], self._scale, lq.size
+        origin = 0, 0
+        if gt.size != (height * scale, width * scale):
+            origin = gt_origin(lq.size, gt.size, scale, self._where(index), fit=self._fit)
+        box = choose.box(name, height, width, scale) if isinstance(choose, Draw) else choose
+        return ImagePair(name, lq.part(box), gt.part(box.times(scale).moved(*origin)), scale)
+
+
+class DualPixelImages(Source):
+    """Left and right views and GT; LQ has six channels, left before right."""
+
+    def __init__(self, left: PairedImages, right: PairedImages, scale: int) -> None:
+        self._left, self._right, self._scale = left, right, scale
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def name(self, index: int) -> str:
+        return self._left.name(index)
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        left, gt = self._left.files(index)
+        return left, self._right.files(index)[0], gt
+
+    def check(self, index: int) -> tuple[int, int]:
+        self._right.check(index)
+        return self._left.check(index)
+
+    def __getitem__(self, index: int) -> ImagePair:
+        pair, right = self._left[index], self._right[index].lq
+        return self._joined(index, pair, right)
+
+    def part(self, index: int, draw: Draw) -> ImagePair:
+        pair, right = self._left.region(index, draw), self._right.region(index, draw).lq
+        return self._joined(index, pair, right)
+
+    def _joined(self, index: int, pair: ImagePair, right: np.ndarray) -> ImagePair:
+        if right.shape != pair.lq.shape or right.dtype != pair.lq.dtype:
+            raise DataError.of(
+                "DAT06",
+                "left and right views differ",
+                " and ".join(map(str, self.files(index)[:2])),
+                f"{pair.lq.dtype} {pair.lq.shape} and {right.dtype} {right.shape}",
+                "the same size and depth",
+                "export both views alike",
+            )
+        both = np.concatenate([pair.lq, right], axis=2)
+        return ImagePair(pair.name, both, pair.gt, self._scale)
+
+
+class DegradedImages(Source):
+    """GT images; LQ made from each by a degradation.
+
+    A sample is degraded by the generator it is given; `self[index]` by one of the file name's own,
+    so that an evaluation sees the same LQ at every call and on every machine.
+    """
+
+    def __init__(self, clean: Source, degradation: Degradation, scale: int) -> None:
+        self._clean, self._degradation, self._scale = clean, degradation, scale
+
+    def __len__(self) -> int:
+        return len(self._clean)
+
+    def name(self, index: int) -> str:
+        return self._clean.name(index)
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._clean.files(index)
+
+    def check(self, index: int) -> tuple[int, int]:
+        return self._clean.check(index)
+
+    def __getitem__(self, index: int) -> ImagePair:
+        return self.sample(index, name_rng(self.files(index)[0].name))
+
+    def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
+        gt = self._clean[index].lq
+        height, width = (side - side % self._scale for side in gt.shape[:2])
+        if not height or not width:
+            raise DataError.of(
+                "DAT07",
+                "image smaller than the scale",
+                str(self.files(index)[0]),
+                f"{gt.shape[1]}×{gt.shape[0]}",
+                f"sides of at least {self._scale}",
+                "leave it out",
+            )
+        gt = gt[:height, :width]
+        return ImagePair(self.name(index), self._degradation(gt, rng), gt, self._scale)
+
+
+class SingleImages(Partial):
+    """LQ images without ground truth."""
+
+    def __init__(self, lq: Store, scale: int, channels: int) -> None:
+        self._lq, self._scale, self._channels = lq, scale, channels
+
+    def __len__(self) -> int:
+        return len(self._lq.names)
+
+    def name(self, index: int) -> str:
+        return Path(self._lq.names[index]).stem
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return (Path(self._lq.where(index)),)
+
+    def check(self, index: int) -> tuple[int, int]:
+        return self._lq.check(index, self._channels)
+
+    def __getitem__(self, index: int) -> ImagePair:
+        lq = self._lq.held(index, self._channels).whole()
+        return ImagePair(self.name(index), lq, None, self._scale)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self._lq.held(index, self._channels).size
+
+    def region(self, index: int, choose: Draw | Box) -> ImagePair:
+        lq, name = self._lq.held(index, self._channels), self.name(index)
+        box = choose.box(name, *lq.size, self._scale) if isinstance(choose, Draw) else choose
+        return ImagePair(name, lq.part(box), None, self._scale)
+
+
+class SubImages(Source):
+    """Overlapping squares of every image of a source, each as if it were an image of its own.
+
+    Places, names and order are those of BasicSR's extract_subimages.py: every `step` pixels of GT
+    from the top left corner and once more flush with the far border, row by row, `0001_s001` first.
+    An image smaller than `crop_size` stands for itself.
+    """
+
+    def __init__(self, source: Partial, scale: int, crop_size: int, step: int) -> None:
+        self._source = source
+        found: list[tuple[str, int, Box]] = []
+        for index in range(len(source)):
+            boxes = _squares(source.size(index), crop_size // scale, step // scale)
+            name = source.name(index)
+            found += [(f"{name}_s{n:03d}", index, box) for n, box in enumerate(boxes, start=1)]
+        found.sort(key=lambda item: item[0])
+        self._names = [name for name, _, _ in found]
+        self._places = [(index, box) for _, index, box in found]
+        self._scale = scale
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, index: int) -> str:
+        return self._names[index]
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._source.files(self._places[index][0])
+
+    def check(self, index: int) -> tuple[int, int]:
+        self._source.check(self._places[index][0])
+        box = self._places[index][1]
+        return box.height * self._scale, box.width * self._scale
+
+    def __getitem__(self, index: int) -> ImagePair:
+        return self._named(index, self._places[index][1])
+
+    def part(self, index: int, draw: Draw) -> ImagePair:
+        square = self._places[index][1]
+        box = draw.box(self._names[index], square.height, square.width, self._scale)
+        return self._named(index, box.moved(square.top, square.left))
+
+    def _named(self, index: int, box: Box) -> ImagePair:
+        pair = self._source.region(self._places[index][0], box)
+        return ImagePair(self._names[index], pair.lq, pair.gt, self._scale)
+
+
+def _squares(size: tuple[int, int], side: int, step: int) -> list[Box]:
+    """The squares of an image of `size`, row by row."""
+    tops, lefts = (_starts(length, side, step) for length in size)
+    height, width = (min(length, side) for length in size)
+    return [Box(top, left, height, width) for top in tops for left in lefts]
+
+
+def _starts(length: int, side: int, step: int) -> list[int]:
+    starts = list(range(0, length - side + 1, step)) or [0]
+    if starts[-1] + side < length:
+        starts.append(length - side)
+    return starts
+
+
+class SIDDBlocks(Source):
+    """SIDD's validation blocks: image i's block k is `0001_01`, counted from 1."""
+
+    def __init__(self, folder: str | os.PathLike[str], scale: int, channels: int) -> None:
+        self._files = tuple(Path(folder) / name for name in BLOCK_FILES)
+        self._shape = shape_of_blocks(*self._files, channels=channels)
+        self._scale = scale
+        self._read: tuple[np.ndarray, ...] | None = None
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self._shape[0] * self._shape[1]
+
+    def name(self, index: int) -> str:
+        image, block = divmod(index, self._shape[1])
+        return f"{image + 1:04d}_{block + 1:02d}"
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._files
+
+    def check(self, index: int) -> tuple[int, int]:
+        gt = self[index].gt
+        assert gt is not None
+        return gt.shape[0], gt.shape[1]
+
+    def __getitem__(self, index: int) -> ImagePair:
+        with self._lock:
+            if self._read is None:
+                self._read = tuple(read_blocks(file, self._shape) for file in self._files)
+        place = divmod(index, self._shape[1])
+        lq, gt = (np.ascontiguousarray(blocks[place]) for blocks in self._read)
+        where = f"{self.name(index)} of {self._files[0]}"
+        return paired(self.name(index), lq, gt, self._scale, where, fit="exact")
