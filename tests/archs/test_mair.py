@@ -115,7 +115,7 @@ def test_forward_is_the_official_one(shared: Path, name: str) -> None:
             assert torch.stack(stats).tolist() == pytest.approx(arrays[key].tolist(), rel=1e-10)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *PUBLISHED_SIZES])
 def test_gradients_are_the_official_ones(shared: Path, name: str) -> None:
     case, arrays = golden(shared)[name], tensors_of(shared / f"golden/mair/open_{name}.npz")
     network = golden_network(shared, case).double()
