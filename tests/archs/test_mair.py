@@ -69,7 +69,6 @@ CASES = (
 PUBLISHED_SIZES = (
     "full_MaIR_T_lightSR_x4_32x40", "full_MaIR_S_lightSR_x2_32x40", "full_MaIRU_Dehaze_64x48",
 )  # fmt: skip
-MANY_STATES = pytest.param(PUBLISHED_SIZES[1], marks=pytest.mark.slow)
 
 
 def golden(shared: Path) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def test_no_golden_case_is_left_out(shared: Path) -> None:
     assert set(golden(shared)) == {*CASES, *PUBLISHED_SIZES}
 
 
-@pytest.mark.parametrize("name", [*CASES, PUBLISHED_SIZES[0], MANY_STATES, PUBLISHED_SIZES[2]])
+@pytest.mark.parametrize("name", [*CASES, *PUBLISHED_SIZES])
 def test_forward_is_the_official_one(shared: Path, name: str) -> None:
     """The output, and every inner module of which a number is kept."""
     case, arrays = golden(shared)[name], tensors_of(shared / f"golden/mair/open_{name}.npz")
@@ -116,7 +115,7 @@ def test_forward_is_the_official_one(shared: Path, name: str) -> None:
             assert torch.stack(stats).tolist() == pytest.approx(arrays[key].tolist(), rel=1e-10)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *PUBLISHED_SIZES])
 def test_gradients_are_the_official_ones(shared: Path, name: str) -> None:
     case, arrays = golden(shared)[name], tensors_of(shared / f"golden/mair/open_{name}.npz")
     network = golden_network(shared, case).double()
