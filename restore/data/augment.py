@@ -22,12 +22,17 @@ class CropFlip:
     gt_size: int
     hflip: bool
     rot: bool
+    pad: bool = False
+    """Black below and to the right of images that are smaller than the crop."""
 
     def __call__(self, pair: ImagePair, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """`(lq, gt)` crops, contiguous, `(g/s, g/s, C)` and `(g, g, C)`. Raises DataError DAT07."""
         assert pair.gt is not None, "training needs ground truth"
         scale, side = pair.scale, self.gt_size // pair.scale
-        height, width = pair.lq.shape[:2]
+        lq, gt = pair.lq, pair.gt
+        if self.pad:
+            lq, gt = _extended(lq, side), _extended(gt, self.gt_size)
+        height, width = lq.shape[:2]
         if height < side or width < side:
             raise DataError.of(
                 "DAT07",
@@ -35,13 +40,13 @@ class CropFlip:
                 pair.name,
                 f"GT {width * scale}×{height * scale}",
                 f"sides of at least {self.gt_size}",
-                "use a smaller gt_size or leave the image out",
+                "use a smaller gt_size, set pad_small, or leave the image out",
             )
         top = int(rng.integers(height - side + 1))
         left = int(rng.integers(width - side + 1))
         flips = rng.random(3) < 0.5  # drawn whether used or not: an option changes no other draw
-        lq = pair.lq[top : top + side, left : left + side]
-        gt = pair.gt[top * scale : (top + side) * scale, left * scale : (left + side) * scale]
+        lq = lq[top : top + side, left : left + side]
+        gt = gt[top * scale : (top + side) * scale, left * scale : (left + side) * scale]
         return self._turn(lq, flips), self._turn(gt, flips)
 
     def _turn(self, image: np.ndarray, flips: np.ndarray) -> np.ndarray:
@@ -52,3 +57,11 @@ class CropFlip:
         if self.rot and flips[2]:
             image = image.swapaxes(0, 1)
         return np.ascontiguousarray(image)
+
+
+def _extended(image: np.ndarray, side: int) -> np.ndarray:
+    """The image with black below and to the right up to `side`; itself where it is large enough."""
+    missing = [max(side - length, 0) for length in image.shape[:2]]
+    if not any(missing):
+        return image
+    return np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)][: image.ndim])

@@ -71,11 +71,12 @@ class Loader:
         rank: int = 0,
         ranks: int = 1,
         threads: int = 2,
+        pad: bool = False,
     ) -> None:
         self.stages = stages
         self._source, self._seed, self._threads = source, seed, threads
         self._rank, self._ranks = rank, ranks
-        self._crops = {s.gt_size: CropFlip(s.gt_size, hflip, rot) for s in stages}
+        self._crops = {s.gt_size: CropFlip(s.gt_size, hflip, rot, pad) for s in stages}
 
     def position(self, step: int) -> int:
         """Samples of the stream that all ranks have taken before `step`."""
@@ -86,7 +87,7 @@ class Loader:
         epoch, offset = divmod(position, len(self._source))
         index = int(order(self._seed, epoch, len(self._source))[offset])
         rng = sample_rng(self._seed, epoch, index)
-        lq, gt = self._crops[gt_size](self._source.sample(index, rng), rng)
+        lq, gt = self._source.patch(index, self._crops[gt_size], rng)
         return lq, gt, self._source.name(index)
 
     def batches(self, step: int) -> Generator[Batch, None, None]:

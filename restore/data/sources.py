@@ -10,9 +10,15 @@ from typing import Protocol
 import numpy as np
 
 from restore import images
+from restore.data.augment import CropFlip
 from restore.data.blocks import BLOCK_FILES, read_blocks, shape_of_blocks
 from restore.data.degradations.bicubic import BicubicDown
-from restore.data.degradations.build import Degradation, build_degradation, name_rng
+from restore.data.degradations.build import (
+    ON_PATCHES,
+    Degradation,
+    build_degradation,
+    name_rng,
+)
 from restore.data.matching import Match, match, pairing_of
 from restore.data.options import (
     DegradedImageDataset,
@@ -46,6 +52,12 @@ class Source(Protocol):
         the same pair at every call."""
         return self[index]
 
+    def patch(
+        self, index: int, crop: CropFlip, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(LQ, GT) of pair `index` for training, cut and turned by `crop`. Raises DataError."""
+        return crop(self.sample(index, rng), rng)
+
 
 def open_source(options: Section, scale: int, *, channels: int, training: bool) -> Source:
     """The source that data set options describe. Raises DataError, or OptionError OPT36.
@@ -77,7 +89,7 @@ def _open_degraded(options: DegradedImageDataset, scale: int, channels: int, cac
         what, got, expected, fix = wrong
         raise OptionError.of("OPT36", what, options.dataroot_gt, got, expected, fix)
     degradation = build_degradation(options.degradation, scale)
-    clean = SingleFolder(images.list_images(options.dataroot_gt), 1, channels)
+    clean = SingleFolder(images.list_images(options.dataroot_gt), 1, channels, options.gray)
     if isinstance(degradation, BicubicDown):
         return _cached(DegradedFolder(clean, degradation, scale), cache)
     return DegradedFolder(_cached(clean, cache), degradation, scale)
@@ -198,12 +210,24 @@ class DegradedFolder(Source):
         gt = gt[:height, :width]
         return ImagePair(self.name(index), self._degradation(gt, rng), gt, self._scale)
 
+    def patch(
+        self, index: int, crop: CropFlip, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if not isinstance(self._degradation, ON_PATCHES):
+            return super().patch(index, crop, rng)
+        clean = self._clean[index].lq
+        gt = crop(ImagePair(self.name(index), clean, clean, 1), rng)[1]
+        return self._degradation(gt, rng), gt
+
 
 class SingleFolder(Source):
-    """LQ files without ground truth."""
+    """LQ files without ground truth. With `gray`, those of three channels become one."""
 
-    def __init__(self, lq: Sequence[Path], scale: int, channels: int) -> None:
-        self._lq, self._scale, self._channels = list(lq), scale, channels
+    def __init__(
+        self, lq: Sequence[Path], scale: int, channels: int, gray: images.GrayRule | None = None
+    ) -> None:
+        self._lq, self._scale, self._gray = list(lq), scale, gray
+        self._channels = channels if gray is None else None
 
     def __len__(self) -> int:
         return len(self._lq)
@@ -219,6 +243,7 @@ class SingleFolder(Source):
 
     def __getitem__(self, index: int) -> ImagePair:
         lq = images.read(self._lq[index], channels=self._channels)
+        lq = lq if self._gray is None else images.as_gray(lq, self._gray)
         return ImagePair(self.name(index), lq, None, self._scale)
 
 
@@ -308,5 +333,5 @@ def check_source(source: Source, *, patch: int = 1, limit: int = 256) -> None:
                 str(source.files(index)[-1]),
                 f"{width}×{height}",
                 f"sides of at least {patch}",
-                "use a smaller gt_size or leave the image out",
+                "use a smaller gt_size, set pad_small, or leave the image out",
             )

@@ -132,7 +132,8 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
     channels = channels_of(tree.network_g)
     train: Any = tree.datasets.train
     source = open_source(train, tree.scale, channels=channels, training=True)
-    check_source(source, patch=max(stage.gt_size for stage in train.stages()))
+    patch = max(stage.gt_size for stage in train.stages())
+    check_source(source, patch=1 if train.pad_small else patch)
     validation = open_sets(tree.datasets.evaluated(), tree.scale, channels)
     torch.manual_seed(tree.manual_seed)
     network = build_network(tree.network_g)
@@ -156,6 +157,7 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
         rank=world.rank,
         ranks=world.size,
         threads=train.num_worker_per_gpu,
+        pad=train.pad_small,
     )
     sinks = _sinks(tree, experiment, state.step) if world.first else Sinks([])
     trainer = Trainer(

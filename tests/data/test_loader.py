@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from restore.data.augment import CropFlip, sample_rng
 from restore.data.loader import Loader, order
 from restore.data.pair import ImagePair
+from restore.data.sources import Source
 from restore.data.stages import Stage, Stages
 from restore.errors import DataError
 
 SCALE = 2
 
 
-class Numbered:
+class Numbered(Source):
     """A source whose pixels tell which image, row and column they come from."""
 
     def __init__(self, count: int, height: int = 12, width: int = 17) -> None:
