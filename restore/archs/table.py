@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from restore.archs.architecture import Architecture, SizeRule
+from restore.archs.grl_options import GRL_PRESETS, GrlOptions
 from restore.archs.options import (
     MimoUnetOptions,
     MimoUnetPlusCfaOptions,
@@ -86,6 +87,31 @@ MIMO_UNET_PLUS_CFA = replace(
     presets={"MIMO-UNet+CFA": MimoUnetPlusCfaOptions()},
 )
 
+GRL = Architecture(
+    name="GRL",
+    options=GrlOptions,
+    builder="restore.archs.grl.network:build",
+    scale=lambda options: options.upscale,
+    scale_key="upscale",
+    channels=lambda options: options.in_channels,
+    tasks=(
+        "super-resolution",
+        "real-world super-resolution",
+        "denoising",
+        "jpeg-artifact-removal",
+        "demosaicking",
+        "deblurring",
+        "defocus-deblurring",
+    ),
+    paper="Efficient and Explicit Modelling of Image Hierarchies for Image Restoration, CVPR 2023, "
+    "arXiv 2303.00748",
+    license="MIT (official code)",
+    # any size: the network pads by itself, as published, with zeros where mirroring cannot reach
+    ignored_keys=r"(.*\.)?(table_(w|sh|sv)|(index|mask)_(w|s[hv]_(a2w|w2a))"
+    r"|relative_coords_table|relative_position_index|attn_mask)",
+    presets=GRL_PRESETS,
+)
+
 ARCHS: Catalog[Architecture] = Catalog(
     "network",
     {
@@ -94,6 +120,7 @@ ARCHS: Catalog[Architecture] = Catalog(
         "MIMOUNet": MIMO_UNET,
         "MIMOUNetPlus": MIMO_UNET_PLUS,
         "MIMOUNetPlusCFA": MIMO_UNET_PLUS_CFA,
+        "GRL": GRL,
     },
 )
 
