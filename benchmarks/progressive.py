@@ -35,7 +35,7 @@ SIDE = 512  # SIDD's crops
 COUNT = 8
 
 
-class Counted:
+class Counted(Source):
     """A source that counts the GT pixels it decodes."""
 
     def __init__(self, source: Source) -> None:

@@ -241,8 +241,8 @@ def luma(image: np.ndarray) -> np.ndarray:
 def as_gray(image: np.ndarray, rule: GrayRule) -> np.ndarray:
     """Gray (H, W), of the same type, of RGB (H, W, 3); gray as it is.
 
-    `rgb2gray`: .299 R + .587 G + .114 B over the full range, as OpenCV computes it (MATLAB's function
-    of this name differs by one level in 0.1 % of the pixels, as its weights have more digits).
+    `rgb2gray`: .299 R + .587 G + .114 B over the full range, as OpenCV computes it (MATLAB's, whose
+    weights have more digits, differs by one level in less than 0.1 % of the pixels).
     `rgb2ycbcr`: the rounded `luma`, MATLAB's Y, from 16 to 235.
     """
     if image.ndim == 2:

@@ -170,8 +170,8 @@ class _Degraded(_Common):
     dataroot_gt: UserPath
     degradation: Annotated[Section, DEGRADATION] = BicubicDownOptions()
     gray: Literal["rgb2gray", "rgb2ycbcr"] | None = None
-    """Make colour GT gray before it is degraded: `rgb2gray` by .299, .587, .114 over the full range,
-    `rgb2ycbcr` by MATLAB's rounded Y, 16 to 235. Left out: images are taken as they are."""
+    """Make colour GT gray before it is degraded: `rgb2gray` by .299, .587, .114 over the full
+    range, `rgb2ycbcr` by MATLAB's rounded Y, 16 to 235. Images stay as they are when left out."""
 
 
 class _Training(Section):

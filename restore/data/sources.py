@@ -226,7 +226,8 @@ class SingleFolder(Source):
     def __init__(
         self, lq: Sequence[Path], scale: int, channels: int, gray: images.GrayRule | None = None
     ) -> None:
-        self._lq, self._scale, self._gray = list(lq), scale, gray
+        self._lq, self._scale = list(lq), scale
+        self._gray: images.GrayRule | None = gray
         self._channels = channels if gray is None else None
 
     def __len__(self) -> int:

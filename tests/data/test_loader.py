@@ -196,3 +196,26 @@ def test_position_is_the_sum_of_the_batches(stages: list[tuple[int, int, int]], 
     assert staged.at(step) == Stage(
         staged.at(step).first, plain[step] if step < len(plain) else stages[-1][1], 8
     )
+
+
+def test_small_images_are_extended_with_black_or_refused() -> None:
+    pair = Numbered(3, 5, 4)[2]
+    assert pair.gt is not None
+    with pytest.raises(DataError, match=r"DAT07.*set pad_small"):
+        CropFlip(12, False, False)(pair, sample_rng(0, 0, 0))
+    lq, gt = CropFlip(12, False, False, pad=True)(pair, sample_rng(0, 0, 0))
+    assert lq.shape == (6, 6, 3) and gt.shape == (12, 12, 3)
+    assert np.array_equal(lq[:5, :4], pair.lq) and np.array_equal(gt[:10, :8], pair.gt)
+    assert not lq[5:].any() and not lq[:, 4:].any() and not gt[10:].any() and not gt[:, 8:].any()
+    gray = ImagePair("gray", pair.lq[..., 1], pair.gt[..., 1], SCALE)
+    assert CropFlip(12, True, True, pad=True)(gray, sample_rng(0, 0, 0))[0].shape == (6, 6)
+
+
+def test_padding_changes_no_image_that_is_large_enough() -> None:
+    stages = Stages.single(2, 8)
+    plain, padded = (
+        Loader(Numbered(3), stages, hflip=True, rot=True, seed=1, pad=pad) for pad in (False, True)
+    )
+    for place in range(6):
+        for one, other in zip(plain.sample(place, 8)[:2], padded.sample(place, 8)[:2], strict=True):
+            assert np.array_equal(one, other)

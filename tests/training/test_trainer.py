@@ -13,6 +13,7 @@ from torch import nn
 from restore.archs.architecture import SizeRule
 from restore.data.loader import Loader
 from restore.data.pair import ImagePair
+from restore.data.sources import Source
 from restore.data.stages import Stages
 from restore.errors import RunError, SaveError
 from restore.evaluation.evaluator import Evaluator
@@ -28,7 +29,7 @@ from restore.training.trainer import Clock, Trainer
 from restore.world import World
 
 
-class Twins:
+class Twins(Source):
     """Three 16×16 pairs at scale 1: LQ is GT, darker."""
 
     def __len__(self) -> int:

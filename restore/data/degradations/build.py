@@ -31,9 +31,9 @@ SAME_SIZE: Mapping[str, Callable[..., Degradation]] = {
 """Type -> class; its fields are those of the options."""
 
 ON_PATCHES = (BayerMosaic, GaussianNoise)
-"""What training makes on a patch that is cut and turned already: a mosaic, whose pattern then begins
-at the patch's corner as it does in a tested image's, and noise, which is the same law at any place
-and cheaper for a patch than for its whole image."""
+"""What training makes on a patch that is cut and turned already: a mosaic, whose pattern then
+begins at the patch's corner as it does in a tested image's, and noise, which follows one law at any
+place and is cheaper for a patch than for its whole image."""
 
 
 def name_rng(name: str) -> np.random.Generator:

@@ -1,9 +1,9 @@
 """Floor 3. JPEG compression: what comes back from a baseline JPEG file of the image.
 
 The tables of artefact removal encode with libjpeg's scaling of the standard quantisation tables
-(quality 10, 20, 30, 40; MATLAB, OpenCV and Pillow agree on it). Colour is stored as Y and two chroma
-planes of half the width and height (4:2:0): OpenCV's default, asked for by name here, so that a
-changed default changes no data. Gray has one plane and no chroma.
+(quality 10, 20, 30, 40). Colour is stored as Y and two chroma planes of half the width and height
+(4:2:0): OpenCV's default, asked for by name here, so that a changed default changes no data. Gray
+has one plane and no chroma.
 """
 
 from __future__ import annotations
@@ -50,4 +50,6 @@ def compressed(image: np.ndarray, quality: int) -> np.ndarray:
     if not done:
         size = f"{image.shape[1]}x{image.shape[0]} pixels"
         raise flaw("IMG13", "degradation JPEG", size, "a size that JPEG can hold")
-    return cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR_RGB)
+    read = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR_RGB)
+    assert read is not None, "OpenCV cannot read what it wrote"
+    return read
