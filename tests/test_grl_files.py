@@ -83,7 +83,7 @@ def test_parameters_are_as_promised(file: Path) -> None:
 @each(FILES)
 def test_degradation_and_scale_are_those_of_the_name(file: Path) -> None:
     kind = re.findall(r"_GRL-[TSB]_(.*)", file.stem)[0]
-    degraded = [getattr(s, "degradation", None) for s in sets_of(file)]
+    degraded: list[Any] = [getattr(s, "degradation", None) for s in sets_of(file)]
     gray = kind.startswith("Gray")
     assert tree_of(file).network_g.in_channels == (1 if gray else 6 if "Dual" in kind else 3)
     assert all(set(channels_of(s)) <= {1, 3} for s in sets_of(file)) or "Dual" in kind

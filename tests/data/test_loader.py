@@ -11,12 +11,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from restore import images
+from restore.commands.shared import read_tree
 from restore.data.augment import CropFlip, sample_rng
 from restore.data.loader import Loader, order
 from restore.data.pair import ImagePair
 from restore.data.sources import Source
 from restore.data.stages import Stage, Stages
 from restore.errors import DataError
+from restore.recipes.build import build_trainer
+from restore.recipes.checks import check_train
+from restore.recipes.trees import TrainTree
+from restore.training.trainer import Trainer
+from restore.world import World
 
 SCALE = 2
 
@@ -219,3 +226,23 @@ def test_padding_changes_no_image_that_is_large_enough() -> None:
     for place in range(6):
         for one, other in zip(plain.sample(place, 8)[:2], padded.sample(place, 8)[:2], strict=True):
             assert np.array_equal(one, other)
+
+
+def test_the_option_reaches_the_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gt").mkdir()
+    images.write(tmp_path / "gt/a.png", np.full((20, 60), 200, np.uint8))
+    file = Path(__file__).parents[2] / "options/train_SPAN_demo.yml"
+    monkeypatch.chdir(tmp_path)
+
+    def trainer(pad: str) -> Trainer:
+        kind = "type: DegradedImageDataset, dataroot_gt: gt, gt_size: 32, batch_size_per_gpu: 1"
+        sets = f"datasets={{train: {{{kind}, pad_small: {pad}}}}}"
+        tree = read_tree(TrainTree, str(file), [sets, "num_gpu=0"], check_train)
+        run = build_trainer(tree, World(), resume=False, overwrite=True)
+        run.sinks.close()
+        return run.trainer
+
+    with pytest.raises(DataError, match="DAT07"):
+        trainer("false")
+    batch = next(trainer("true").loader.batches(0))
+    assert batch.gt.shape == (1, 3, 32, 32) and int((batch.gt == 200).sum()) == 3 * 20 * 32
