@@ -876,3 +876,11 @@ def test_a_network_of_six_channels_needs_its_own_data_set() -> None:
     read_tree(
         TestTree, str(options.with_name("test_MIRNet_v2_DefocusDualPixel.yml")), [], check_test
     )
+
+
+def test_a_gray_set_needs_a_network_of_one_channel() -> None:
+    options = Path(__file__).parents[1] / "options/train_MIMOUNet_demo.yml"
+    with pytest.raises(OptionError, match="OPT37.*fix: remove 'gray'"):
+        read_tree(TrainTree, str(options), ["datasets.train.gray=rgb2gray"], check_train)
+    with pytest.raises(OptionError, match="OPT31.*did you mean 'rgb2gray'"):
+        read_tree(TrainTree, str(options), ["datasets.train.gray=rgbgray"], check_train)

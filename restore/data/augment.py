@@ -62,14 +62,31 @@ class Turn(NamedTuple):
         if hflip or vflip:
             cv2.flip(out, FLIP_CODE[hflip, vflip], out)
 
+    def turned(self, image: np.ndarray) -> np.ndarray:
+        """The turned square as a new array."""
+        out = np.empty_like(image, order="C")
+        self.of(image, out)
+        return out
+
+    def undone(self) -> Turn:
+        """The turn that leads back."""
+        hflip, vflip, transposed = self
+        return Turn(vflip, hflip, True) if transposed else self
+
 
 class Draw(NamedTuple):
     """What chance decides of one sample: where GT is cut to `gt_size`, how it is turned, and a
-    generator for whatever else its source draws."""
+    generator for whatever else its source draws.
+
+    `hflip` allows horizontal flips, `rot` vertical ones and quarter turns. What is drawn does not
+    depend on either: an option changes no other draw.
+    """
 
     key: tuple[int, int, int]
     words: Sequence[int]
     gt_size: int
+    hflip: bool = True
+    rot: bool = True
 
     def rng(self) -> np.random.Generator:
         """A generator for the sample's degradation."""
@@ -85,16 +102,13 @@ class Draw(NamedTuple):
                 name,
                 f"GT {width * scale}×{height * scale}",
                 f"sides of at least {self.gt_size}",
-                "use a smaller gt_size or leave the image out",
+                "use a smaller gt_size, set pad_small, or leave the image out",
             )
         row, column, _ = self.words  # the upper 32 bits as a fraction of the places there are
         top = (row >> 32) * (height - side + 1) >> 32
         return Box(top, (column >> 32) * (width - side + 1) >> 32, side, side)
 
-    def turn(self, hflip: bool, rot: bool) -> Turn:
-        """The turn, where `hflip` allows horizontal flips and `rot` vertical and quarter turns.
-
-        What is drawn does not depend on either: an option changes no other draw.
-        """
-        bits = self.words[2] >> 61
-        return Turn(hflip and bool(bits & 1), rot and bool(bits & 2), rot and bool(bits & 4))
+    def turn(self) -> Turn:
+        """How the patch is turned."""
+        bits, rot = self.words[2] >> 61, self.rot
+        return Turn(self.hflip and bool(bits & 1), rot and bool(bits & 2), rot and bool(bits & 4))

@@ -141,7 +141,8 @@ class Loader:
         )
         words = sample_words(self._seed, epochs, indices).tolist()
         keys = zip(epochs.tolist(), indices.tolist(), words, strict=True)
-        draws = [Draw((self._seed, epoch, index), w, stage.gt_size) for epoch, index, w in keys]
+        turns = self._hflip, self._rot
+        draws = [Draw((self._seed, e, index), w, stage.gt_size, *turns) for e, index, w in keys]
         return Tray(size, self._slots, turn_later=self._device is not None), draws
 
     def _fill(self, tray: Tray, draws: list[Draw], first: int, shares: int) -> None:
@@ -150,7 +151,7 @@ class Loader:
             draw = draws[place]
             pair = self._part(draw)
             assert pair.gt is not None, "training needs ground truth"
-            tray.put(place, pair.name, pair.lq, pair.gt, draw.turn(self._hflip, self._rot))
+            tray.put(place, pair.name, pair.lq, pair.gt, draw.turn())
 
     def _part(self, draw: Draw) -> ImagePair:
         """The sample that `draw` means, or the next one of the set that can be used."""

@@ -31,6 +31,8 @@ Positive = Annotated[float, Field(gt=0)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Range = Annotated[tuple[NotNegative, NotNegative], AfterValidator(_ascending)]
 PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+Quality = Annotated[int, Field(ge=1, le=100)]
+QualityRange = Annotated[tuple[Quality, Quality], AfterValidator(_ascending)]
 UnitRange = Annotated[tuple[Unit, Unit], AfterValidator(_ascending)]
 
 
@@ -91,6 +93,22 @@ class GaussianNoiseOptions(Section):
     """Standard deviation on the scale 0 to 255: a number, or [low, high] drawn uniformly."""
 
 
+class JpegOptions(Section):
+    """LQ compressed as baseline JPEG with 4:2:0 chroma, on 8 bits; gray images as gray."""
+
+    type: Literal["JPEG"] = "JPEG"
+    quality: Quality | QualityRange
+    """libjpeg's quality, 1 to 100: a number, or [low, high] drawn uniformly, both ends included."""
+
+
+class BayerMosaicOptions(Section):
+    """LQ as a Bayer sensor sees it, demosaicked linearly (Malvar, He and Cutler, ICASSP 2004)."""
+
+    type: Literal["BayerMosaic"] = "BayerMosaic"
+    pattern: Literal["RGGB", "GRBG", "GBRG", "BGGR"] = "RGGB"
+    """Colours of the top left 2×2 pixels, row by row."""
+
+
 DEGRADATIONS: Catalog[type[Section]] = Catalog(
     "degradation",
     {
@@ -99,6 +117,8 @@ DEGRADATIONS: Catalog[type[Section]] = Catalog(
         "SensorNoise": SensorNoiseOptions,
         "Haze": HazeOptions,
         "GaussianNoise": GaussianNoiseOptions,
+        "JPEG": JpegOptions,
+        "BayerMosaic": BayerMosaicOptions,
     },
 )
 DEGRADATION = OneOf(DEGRADATIONS, lambda section: section)
@@ -192,6 +212,9 @@ class _Pairs(_Common):
 class _Degraded(_Common):
     dataroot_gt: UserPath
     degradation: Annotated[Section, DEGRADATION] = BicubicDownOptions()
+    gray: Literal["rgb2gray", "rgb2ycbcr"] | None = None
+    """Make colour GT gray before it is degraded: `rgb2gray` by .299, .587, .114 over the full
+    range, `rgb2ycbcr` by MATLAB's rounded Y, 16 to 235. Images stay as they are when left out."""
 
 
 class _Training(Section):
@@ -207,6 +230,9 @@ class _Training(Section):
     use_hflip: bool = True
     use_rot: bool = True
     """Vertical flips and quarter turns."""
+    pad_small: bool = False
+    """Extend images smaller than the patch with black below and to the right, as GRL does, instead
+    of refusing them."""
     num_worker_per_gpu: Natural = 2
     """Threads that decode ahead; 0 decodes in the training loop."""
     on_bad: Literal["raise", "skip"] = "raise"
@@ -302,6 +328,8 @@ EVALUATION_SET = OneOf(EVALUATION_SETS, lambda section: section)
 
 def channels_of(options: Section) -> tuple[int, ...]:
     """How many channels the LQ of data set `options` can have."""
+    if isinstance(options, _Degraded) and options.gray is not None:
+        return (1,)
     return (6,) if isinstance(options, DualPixelDataset) else (1, 3)
 
 

@@ -59,10 +59,20 @@ class ImagePair:
         gt = self.gt[box.times(self.scale).slices] if self.gt is not None else None
         return ImagePair(self.name, self.lq[box.slices], gt, self.scale)
 
+    def extended(self, side: int) -> ImagePair:
+        """Black below and to the right of both images, up to a GT of at least `side`."""
+        gt = _extended(self.gt, side) if self.gt is not None else None
+        return ImagePair(self.name, _extended(self.lq, -(-side // self.scale)), gt, self.scale)
+
     @property
     def nbytes(self) -> int:
         """Bytes of both images."""
         return self.lq.nbytes + (self.gt.nbytes if self.gt is not None else 0)
+
+
+def _extended(image: np.ndarray, side: int) -> np.ndarray:
+    missing = [(0, max(side - length, 0)) for length in image.shape[:2]]
+    return np.pad(image, [*missing, (0, 0)][: image.ndim])
 
 
 def paired(

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from restore import images
 from restore.data.augment import Draw
 from restore.data.blocks import BLOCK_FILES, read_blocks, shape_of_blocks
-from restore.data.degradations.build import Degradation, name_rng
+from restore.data.degradations.build import ON_PATCHES, Degradation, name_rng
 from restore.data.matching import Matches
 from restore.data.pair import Box, Fit, ImagePair, gt_origin, paired
 from restore.data.source import Partial, Source
@@ -151,12 +152,24 @@ class DegradedImages(Source):
         gt = gt[:height, :width]
         return ImagePair(self.name(index), self._degradation(gt, rng), gt, self._scale)
 
+    def part(self, index: int, draw: Draw) -> ImagePair:
+        if not isinstance(self._degradation, ON_PATCHES):
+            return super().part(index, draw)
+        gt, turn = self._clean.part(index, draw).lq, draw.turn()
+        # the patch is turned later: degraded as it will lie, then turned back
+        lq = turn.undone().turned(self._degradation(turn.turned(gt), draw.rng()))
+        return ImagePair(self.name(index), lq, gt, self._scale)
+
 
 class SingleImages(Partial):
-    """LQ images without ground truth."""
+    """LQ images without ground truth. With `gray`, those of three channels become one."""
 
-    def __init__(self, lq: Store, scale: int, channels: int) -> None:
-        self._lq, self._scale, self._channels = lq, scale, channels
+    def __init__(
+        self, lq: Store, scale: int, channels: int, gray: images.GrayRule | None = None
+    ) -> None:
+        self._lq, self._scale = lq, scale
+        self._gray: images.GrayRule | None = gray
+        self._channels = channels if gray is None else None
 
     def __len__(self) -> int:
         return len(self._lq.names)
@@ -172,7 +185,10 @@ class SingleImages(Partial):
 
     def __getitem__(self, index: int) -> ImagePair:
         lq = self._lq.held(index, self._channels).whole()
-        return ImagePair(self.name(index), lq, None, self._scale)
+        return ImagePair(self.name(index), self._made_gray(lq), None, self._scale)
+
+    def _made_gray(self, lq: np.ndarray) -> np.ndarray:
+        return lq if self._gray is None else images.as_gray(lq, self._gray)
 
     def size(self, index: int) -> tuple[int, int]:
         return self._lq.held(index, self._channels).size
@@ -180,7 +196,7 @@ class SingleImages(Partial):
     def region(self, index: int, choose: Draw | Box) -> ImagePair:
         lq, name = self._lq.held(index, self._channels), self.name(index)
         box = choose.box(name, *lq.size, self._scale) if isinstance(choose, Draw) else choose
-        return ImagePair(name, lq.part(box), None, self._scale)
+        return ImagePair(name, self._made_gray(lq.part(box)), None, self._scale)
 
 
 class SubImages(Source):

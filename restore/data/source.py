@@ -10,6 +10,7 @@ import numpy as np
 
 from restore.data.augment import Draw
 from restore.data.pair import Box, ImagePair
+from restore.errors import DataError
 
 
 class Source(Protocol):
@@ -52,6 +53,38 @@ class Partial(Source, Protocol):
 
     def part(self, index: int, draw: Draw) -> ImagePair:
         return self.region(index, draw)
+
+
+class Extended(Source):
+    """A source whose images smaller than the patch get black below and to the right of them."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def name(self, index: int) -> str:
+        return self._source.name(index)
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._source.files(index)
+
+    def check(self, index: int) -> tuple[int, int]:
+        return self._source.check(index)
+
+    def __getitem__(self, index: int) -> ImagePair:
+        return self._source[index]
+
+    def part(self, index: int, draw: Draw) -> ImagePair:
+        try:
+            return self._source.part(index, draw)
+        except DataError as error:
+            if error.problems[0].code != "DAT07":
+                raise
+        pair = self._source.sample(index, draw.rng()).extended(draw.gt_size)
+        height, width = pair.lq.shape[:2]
+        return pair.part(draw.box(pair.name, height, width, pair.scale))
 
 
 class Cached(Source):

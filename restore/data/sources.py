@@ -25,7 +25,7 @@ from restore.data.pairs import (
     SingleImages,
     SubImages,
 )
-from restore.data.source import Cached, Partial, Source
+from restore.data.source import Cached, Extended, Partial, Source
 from restore.data.stores.lmdb_store import LmdbFolder
 from restore.data.stores.pack import Pack
 from restore.data.stores.shards import Shards
@@ -40,6 +40,11 @@ def open_source(options: Section, scale: int, *, channels: int, training: bool) 
     `channels`: what the network takes; gray images are replicated for 3. When not `training`, a GT
     slightly larger than LQ × scale is cut to it.
     """
+    source = _open(options, scale, channels, training)
+    return Extended(source) if getattr(options, "pad_small", False) else source
+
+
+def _open(options: Section, scale: int, channels: int, training: bool) -> Source:
     cache = getattr(options, "ram_cache_mib", 0) << 20
     if isinstance(options, PairedImageDataset):
         fit: Fit = pairing_of(options).fit
@@ -95,8 +100,8 @@ def _open_degraded(options: DegradedImageDataset, scale: int, channels: int, cac
         what, got, expected, fix = wrong
         raise OptionError.of("OPT36", what, options.dataroot_gt, got, expected, fix)
     degradation = build_degradation(options.degradation, scale)
-    images = SingleImages(open_store(options.io_backend, options.dataroot_gt), 1, channels)
-    clean = _cut_up(images, options.io_backend, 1)
+    store = open_store(options.io_backend, options.dataroot_gt)
+    clean = _cut_up(SingleImages(store, 1, channels, options.gray), options.io_backend, 1)
     if isinstance(degradation, BicubicDown):
         return _cached(DegradedImages(clean, degradation, scale), cache)
     return DegradedImages(_cached(clean, cache), degradation, scale)
@@ -150,5 +155,5 @@ def _check_pair(source: Source, index: int, patch: int) -> None:
             str(source.files(index)[-1]),
             f"{width}×{height}",
             f"sides of at least {patch}",
-            "use a smaller gt_size or leave the image out",
+            "use a smaller gt_size, set pad_small, or leave the image out",
         )

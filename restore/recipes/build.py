@@ -137,7 +137,7 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
     train: Any = tree.datasets.train
     source = open_source(train, tree.scale, channels=channels, training=True)
     largest = max(stage.gt_size for stage in train.stages())
-    check_source(source, patch=largest, skip=train.on_bad == "skip")
+    check_source(source, patch=1 if train.pad_small else largest, skip=train.on_bad == "skip")
     validation = open_sets(tree.datasets.evaluated(), tree.scale, channels)
     torch.manual_seed(tree.manual_seed)
     network = build_network(tree.network_g)

@@ -84,7 +84,9 @@ def _check_sets(tree: RunTree, sets: dict[str, Section], document: Document) -> 
                     f"the set's images do not suit {network.type}",
                     " or ".join(map(str, given)) + " channels",
                     f"{channels} channels, as network_g says",
-                    "use DualPixelDataset for 6 channels, another set for 1 or 3",
+                    "remove 'gray', or use a network of 1 channel"
+                    if given == (1,)
+                    else "use DualPixelDataset for 6 channels, another set for 1 or 3",
                 )
             )
     return problems

@@ -9,21 +9,28 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import inspect
+import io
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from pydantic import ValidationError
+from scipy.ndimage import convolve
 
 from restore import images
 from restore.data.degradations import haze, sensor_noise
+from restore.data.degradations.bayer_mosaic import BayerMosaic, Pattern, demosaicked, mosaic
 from restore.data.degradations.build import SAME_SIZE, Degradation, build_degradation, name_rng
 from restore.data.degradations.gaussian_noise import GaussianNoise
 from restore.data.degradations.haze import Haze, indoor_depth, outdoor_depth, scatter
+from restore.data.degradations.jpeg import Jpeg, compressed
 from restore.data.degradations.motion_blur import MotionBlur, camera_path
 from restore.data.degradations.sensor_noise import SensorNoise
 from restore.data.options import DEGRADATIONS, DegradedImageDataset
+from restore.errors import DataError
 from restore.ops.resize import imresize
 from restore.section import Section
 
@@ -36,7 +43,11 @@ ALL: dict[str, Degradation] = {
     "outdoor": Haze("outdoor"),
     "gaussian": GaussianNoise(25.0),
     "gaussian_range": GaussianNoise((5.0, 50.0)),
+    "jpeg": Jpeg(10),
+    "jpeg_range": Jpeg((5, 95)),
+    "mosaic": BayerMosaic("GBRG"),
 }
+DRAWS_NOTHING = (Jpeg(10), BayerMosaic("GBRG"))
 every = pytest.mark.parametrize("degrade", ALL.values(), ids=ALL.keys())
 
 
@@ -76,7 +87,8 @@ def test_the_generator_decides_everything(degrade: Degradation) -> None:
     image.flags.writeable = False
     everyones = np.random.get_state()[1]
     one, same, other = (degrade(image, rng(seed)) for seed in (1, 1, 2))
-    assert np.array_equal(one, same) and not np.array_equal(one, other)
+    assert np.array_equal(one, same)
+    assert np.array_equal(one, other) == (degrade in DRAWS_NOTHING)
     assert np.array_equal(image, before)
     assert np.array_equal(everyones, np.random.get_state()[1])
 
@@ -124,8 +136,9 @@ def test_options_and_classes_agree(name: str) -> None:
     built = {k: v for k, v in built.items() if k in inspect.signature(SAME_SIZE[name]).parameters}
     built.pop("depth", None)  # an array: no option
     assert fields.keys() == built.keys()
-    assert {k: v for k, v in fields.items() if k != "sigma"} == {
-        k: v for k, v in built.items() if k != "sigma"
+    required = {"sigma", "quality"}  # have no default, and each its own sign of that
+    assert {k: v for k, v in fields.items() if k not in required} == {
+        k: v for k, v in built.items() if k not in required
     }
 
 
@@ -150,6 +163,14 @@ def test_every_degradation_of_the_table_is_built() -> None:
         {"type": "GaussianNoise", "sigma": (50.0, 5.0)},
         {"type": "GaussianNoise", "sigma": "25"},
         {"type": "BicubicDown", "sigma": 1.0},
+        {"type": "JPEG"},
+        {"type": "JPEG", "quality": 0},
+        {"type": "JPEG", "quality": 101},
+        {"type": "JPEG", "quality": 10.5},
+        {"type": "JPEG", "quality": (40, 10)},
+        {"type": "JPEG", "quality": (10, 20, 30, 40)},
+        {"type": "BayerMosaic", "pattern": "RGBG"},
+        {"type": "BayerMosaic", "pattern": "rggb"},
     ],
 )
 def test_wrong_options(chosen: dict[str, object]) -> None:
@@ -358,3 +379,173 @@ def test_bicubic_stays_what_it_was() -> None:
     image = noise_image()
     bicubic = build_degradation(DEGRADATIONS["BicubicDown"](), 4)
     assert np.array_equal(bicubic(image, rng()), imresize(image, 1 / 4))
+
+
+# JPEG ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quality", [1, 10, 40, 75, 100])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_is_what_opencv_makes_by_default(
+    quality: int, channels: int, photos: list[np.ndarray]
+) -> None:
+    image = photos[0] if channels == 3 else np.ascontiguousarray(photos[0][..., 1])
+    bgr = image[..., ::-1] if channels == 3 else image
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    flags = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
+    assert np.array_equal(compressed(image, quality), cv2.imdecode(data, flags))
+
+
+@pytest.mark.parametrize("quality", [10, 40])
+def test_jpeg_agrees_with_another_encoder(quality: int, photos: list[np.ndarray]) -> None:
+    """Pillow: its own libjpeg, told 4:2:0; fuller chroma would be nearer to the image."""
+    image, other = photos[1], {}
+    for sampling in (0, 2):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=sampling)
+        other[sampling] = np.array(Image.open(buffer))
+    ours = compressed(image, quality).astype(int)
+    assert np.abs(ours - other[2]).max() <= 2
+    assert np.abs(ours - other[0]).max() > 20
+
+
+def test_jpeg_quality(shared: Path) -> None:
+    """The published inputs of BSD500 in gray: 27.80, 30.05, 31.37, 32.30 dB. Other images of it."""
+    files = images.list_images(shared / "data/BSDS500/train")[::3]
+    gray = [images.as_gray(images.read(file, channels=3), "rgb2ycbcr") for file in files]
+    found = [mean_psnr(Jpeg(q), gray, 1) for q in (10, 20, 30, 40)]
+    assert np.allclose(found, [27.80, 30.05, 31.37, 32.30], atol=0.7)
+    assert np.allclose(np.diff(found), [2.25, 1.32, 0.93], atol=0.1)
+
+
+def test_jpeg_is_compressed_in_blocks_of_eight(photos: list[np.ndarray]) -> None:
+    gray = np.ascontiguousarray(photos[0][:64, :64, 1])
+    changed = gray.copy()
+    changed[17:19, 25:29] ^= 0x80  # in the block of rows 16..23, columns 24..31
+    differs = compressed(gray, 10) != compressed(changed, 10)
+    rows, columns = np.nonzero(differs)
+    assert differs.any() and set(rows) <= set(range(16, 24)) and set(columns) <= set(range(24, 32))
+
+
+def test_jpeg_draws_every_quality_of_its_range() -> None:
+    image = noise_image(16, 16)
+    wanted = {compressed(image, q).tobytes() for q in (10, 11, 12)}
+    assert {Jpeg((10, 12))(image, rng(s)).tobytes() for s in range(60)} == wanted
+
+
+def test_jpeg_of_sixteen_bits_is_that_of_the_nearest_eight() -> None:
+    image = noise_image().astype(np.uint16)
+    for offset in (-128, 128):
+        near = np.clip(image.astype(int) * 257 + offset, 0, 65535).astype(np.uint16)
+        assert np.array_equal(Jpeg(30)(near, rng()), compressed(noise_image(), 30) * np.uint16(257))
+
+
+def test_an_image_too_large_for_jpeg() -> None:
+    with pytest.raises(DataError, match=r"IMG13.*70000x1 pixels"):
+        Jpeg(10)(np.zeros((1, 70000), np.uint8), rng())
+
+
+# Bayer mosaic -------------------------------------------------------------------------------------
+
+PATTERNS: tuple[Pattern, ...] = ("RGGB", "GRBG", "GBRG", "BGGR")
+every_pattern = pytest.mark.parametrize("pattern", PATTERNS)
+
+
+def malvar(image: np.ndarray, pattern: str) -> np.ndarray:
+    """The filters of Malvar, He and Cutler (2004), written as sums of neighbours and Laplacians of
+    the masked channels, in float64; not rounded. Colour -> demosaicked."""
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+    site = np.array(list(pattern)).reshape(2, 2)[y % 2, x % 2]
+    raw = sum(image[..., c] * (site == colour) for c, colour in enumerate("RGB")).astype(float)
+
+    def weighed(kernel: np.ndarray) -> np.ndarray:
+        return convolve(raw, kernel, mode="mirror")
+
+    cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]]) / 4
+    wide = np.zeros((5, 5))
+    wide[[0, 2, 2, 4], [2, 0, 4, 2]] = 1 / 4
+    corners = np.array([[1, 0, 1], [0, 0, 0], [1, 0, 1]]) / 4
+    row = np.array([[1, 0, 1]]) / 2
+    ahead, above = np.zeros((5, 5)), np.zeros((5, 5))
+    ahead[2, [0, 4]] = above[[0, 4], 2] = 1
+    far = raw - weighed(wide)
+    # at green: 5 of itself, less its corners and the two ahead, plus half of the two above
+    green = (5 * raw - 4 * weighed(corners) - weighed(ahead) + weighed(above) / 2) / 8
+    green_t = (5 * raw - 4 * weighed(corners) - weighed(above) + weighed(ahead) / 2) / 8
+    beside = site[:, ::-1] if image.shape[1] % 2 == 0 else np.roll(site, 1, axis=1)
+    found = np.empty(image.shape)
+    for c, colour in enumerate("RGB"):
+        if colour == "G":
+            found[..., c] = np.where(site == "G", raw, weighed(cross) + far / 2)
+            continue
+        at_green = np.where(beside == colour, weighed(row) + green, weighed(row.T) + green_t)
+        found[..., c] = np.where(
+            site == colour, raw, np.where(site == "G", at_green, weighed(corners) + far * 3 / 4)
+        )
+    return found
+
+
+@every_pattern
+def test_demosaicking_is_malvar_s(pattern: Pattern) -> None:
+    for shape in ((24, 30, 3), (9, 12, 3), (6, 6, 3)):
+        image = noise_image(*shape)
+        wanted = np.clip(np.rint(malvar(image, pattern)), 0, 255)
+        assert np.array_equal(BayerMosaic(pattern)(image, rng()), wanted)
+
+
+@every_pattern
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_constant_colours_come_back(pattern: Pattern, dtype: type) -> None:
+    for sides in ((1, 1), (2, 2), (7, 9), (8, 8)):
+        gray = np.full((*sides, 3), np.iinfo(dtype).max - 3, dtype)
+        assert np.array_equal(BayerMosaic(pattern)(gray, rng()), gray)
+    colour = np.full((12, 14, 3), (10, 200, 90), dtype)
+    assert np.array_equal(BayerMosaic(pattern)(colour, rng()), colour)
+
+
+@every_pattern
+def test_planes_come_back_away_from_the_border(pattern: Pattern) -> None:
+    """Each channel its own linear ramp: all filters are exact for those, but not where mirrored."""
+    y, x = np.mgrid[:20, :24]
+    image = np.stack([4 * x + 2 * y + 20, 2 * x + 4 * y + 30, 120 - 2 * x + 2 * y], 2)
+    found = BayerMosaic(pattern)(image.astype(np.uint8), rng())
+    assert np.array_equal(found[2:-2, 2:-2], image[2:-2, 2:-2])
+
+
+@every_pattern
+def test_known_colours_stay(pattern: Pattern) -> None:
+    image = noise_image(10, 14, 3)
+    found = BayerMosaic(pattern)(image, rng())
+    assert np.array_equal(mosaic(found, pattern), mosaic(image, pattern))
+    for place, colour in enumerate(pattern):
+        at = (slice(place // 2, None, 2), slice(place % 2, None, 2), "RGB".index(colour))
+        assert np.array_equal(found[at], image[at])
+
+
+def test_patterns_are_each_other_shifted() -> None:
+    image = noise_image(20, 24, 3)
+    whole = BayerMosaic("RGGB")(image, rng())
+    for pattern, (top, left) in zip(PATTERNS, ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True):
+        cut = BayerMosaic(pattern)(image[top:, left:], rng())
+        assert np.array_equal(cut[2:-2, 2:-2], whole[top:, left:][2:-2, 2:-2])
+        mirrored = np.ascontiguousarray(image[::-1, ::-1])
+        assert np.array_equal(
+            BayerMosaic(pattern)(mirrored, rng())[::-1, ::-1],
+            BayerMosaic(pattern[::-1])(image, rng()),  # type: ignore (even sides)
+        )
+
+
+def test_gray_mosaic_is_green_s() -> None:
+    gray = noise_image(12, 12)
+    colour = BayerMosaic()(np.dstack([gray] * 3), rng())
+    assert np.array_equal(BayerMosaic()(gray, rng()), colour[..., 1])
+
+
+def test_demosaicking_beats_the_bilinear_one(photos: list[np.ndarray]) -> None:
+    for photo in photos:
+        sites = mosaic(photo, "RGGB")
+        bilinear = sensor_noise._demosaic(sites.astype(np.float32))
+        assert (
+            psnr(demosaicked(sites, "RGGB"), photo)
+            > psnr(np.rint(bilinear).astype(np.uint8), photo) + 2
+        )

@@ -12,13 +12,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from restore import images
+from restore.commands.shared import read_tree
 from restore.data.augment import Draw, Turn, sample_words
 from restore.data.batches import turned
 from restore.data.loader import Loader, order
 from restore.data.pair import ImagePair
-from restore.data.source import Source
+from restore.data.source import Extended, Source
 from restore.data.stages import Share, Stage, Stages
 from restore.errors import DataError
+from restore.recipes.build import build_trainer
+from restore.recipes.checks import check_train
+from restore.recipes.trees import TrainTree
+from restore.training.trainer import Trainer
+from restore.world import World
 
 SCALE = 2
 
@@ -99,7 +106,7 @@ def drawn(index: int, size: int, hflip: bool = True, rot: bool = True):
     for crop in (pair.lq, pair.gt):
         assert crop is not None
         out = np.empty(crop.shape, crop.dtype)
-        draw.turn(hflip, rot).of(crop, out)
+        draw._replace(hflip=hflip, rot=rot).turn().of(crop, out)
         crops.append(out)
     return crops
 
@@ -125,7 +132,7 @@ def test_every_place_and_all_eight_orientations_are_reached() -> None:
     boxes = [draw.box("x", 12, 17, SCALE) for draw in draws]
     corners, counts = np.unique([(b.top, b.left) for b in boxes], axis=0, return_counts=True)
     assert len(corners) == 8 * 13 and counts.max() < 3 * counts.min()
-    turns, counts = np.unique([draw.turn(True, True) for draw in draws], axis=0, return_counts=True)
+    turns, counts = np.unique([draw.turn() for draw in draws], axis=0, return_counts=True)
     assert len(turns) == 8 and counts.max() < 1.3 * counts.min()
 
 
@@ -241,3 +248,46 @@ def test_position_is_the_sum_of_the_batches(stages: list[tuple[int, int, int]], 
     assert staged.at(step) == Stage(
         staged.at(step).first, plain[step] if step < len(plain) else stages[-1][1], 8
     )
+
+
+def test_small_images_are_extended_with_black_or_refused() -> None:
+    small = Numbered(3, 5, 4)
+    draw = Draw((0, 0, 2), [0, 0, 0], 12)
+    with pytest.raises(DataError, match=r"DAT07.*set pad_small"):
+        small.part(2, draw)
+    pair, part = small[2], Extended(small).part(2, draw)
+    assert pair.gt is not None and part.gt is not None
+    assert part.lq.shape == (6, 6, 3) and part.gt.shape == (12, 12, 3)
+    assert np.array_equal(part.lq[:5, :4], pair.lq) and np.array_equal(part.gt[:10, :8], pair.gt)
+    assert not part.lq[5:].any() and not part.lq[:, 4:].any()
+    assert not part.gt[10:].any() and not part.gt[:, 8:].any()
+    large = Numbered(3)
+    same = Extended(large).part(1, draw), large.part(1, draw)
+    assert all(np.array_equal(a, b) for a, b in zip(*[(p.lq, p.gt) for p in same], strict=True))
+
+
+@pytest.mark.parametrize("bits", range(8))
+def test_a_turn_is_undone(bits: int) -> None:
+    turn = Draw((0, 0, 0), [0, 0, bits << 61], 4).turn()
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    assert np.array_equal(turn.undone().turned(turn.turned(image)), image)
+
+
+def test_the_option_reaches_the_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gt").mkdir()
+    images.write(tmp_path / "gt/a.png", np.full((20, 60), 200, np.uint8))
+    file = Path(__file__).parents[2] / "options/train_SPAN_demo.yml"
+    monkeypatch.chdir(tmp_path)
+
+    def trainer(pad: str) -> Trainer:
+        kind = "type: DegradedImageDataset, dataroot_gt: gt, gt_size: 32, batch_size_per_gpu: 1"
+        sets = f"datasets={{train: {{{kind}, pad_small: {pad}}}}}"
+        tree = read_tree(TrainTree, str(file), [sets, "num_gpu=0"], check_train)
+        run = build_trainer(tree, World(), resume=False, overwrite=True)
+        run.sinks.close()
+        return run.trainer
+
+    with pytest.raises(DataError, match="DAT07"):
+        trainer("false")
+    batch = next(trainer("true").loader.batches(0))
+    assert batch.gt.shape == (1, 3, 32, 32) and int((batch.gt == 200).sum()) == 3 * 20 * 32

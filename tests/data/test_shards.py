@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from restore.data.loader import Loader
 from restore.data.options import BACKEND, PairedImageDataset
 from restore.data.prepare.stores import prepare
 from restore.data.sources import open_source
-from restore.data.stages import Stages
+from restore.data.stages import Share, Stages
 from restore.data.stores import ranges
 from restore.data.stores.shards import Shards, write_shards
 from restore.errors import DataError
@@ -113,7 +114,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def loader(gt: str, lq: str, backend: dict[str, object], threads: int = 2, **more: int) -> Loader:
+def loader(gt: str, lq: str, backend: dict[str, object], threads: int = 2, **more: Any) -> Loader:
     section = BACKEND.validate(backend)
     options = PairedImageDataset(dataroot_gt=gt, dataroot_lq=lq, io_backend=section)
     source = open_source(options, 2, channels=3, training=True)
@@ -125,7 +126,7 @@ def of_folder(folder: Path) -> Loader:
     return loader(str(folder / "gt"), str(folder / "lq"), {"type": "disk"})
 
 
-def of_server(server: Server, **more: int) -> Loader:
+def of_server(server: Server, **more: Any) -> Loader:
     backend: dict[str, object] = {"type": "shards", "timeout": 1.0, "attempts": 8}
     return loader(f"{server.address}/gt.shards", f"{server.address}/lq.shards/", backend, **more)
 
@@ -147,7 +148,7 @@ def test_the_same_batches_through_a_bad_connection(folder: Path) -> None:
 
 def test_ranks_read_shares_without_overlap(folder: Path) -> None:
     with served(folder) as server:
-        ranks = [of_server(server, rank=r, ranks=3) for r in range(3)]
+        ranks = [of_server(server, share=Share(r, 3, 1, 3)) for r in range(3)]
         names = [next(rank.batches(0)).names for rank in ranks]
     assert sorted(name for share in names for name in share) == [str(n) for n in range(9)]
 

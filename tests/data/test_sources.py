@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from restore import images
+from restore.data.augment import Draw, sample_words
+from restore.data.degradations.bayer_mosaic import BayerMosaic
 from restore.data.options import (
+    BayerMosaicOptions,
     BicubicDownOptions,
     DegradedImageDataset,
     GaussianNoiseOptions,
+    JpegOptions,
     MotionBlurOptions,
     PairedImageDataset,
     SingleImageDataset,
@@ -241,3 +245,89 @@ def test_a_degradation_from_outside(tmp_path: Path) -> None:
     gt = draw(tmp_path / "gt/a.png", 24, 31)
     options = DegradedImageDataset(dataroot_gt=str(tmp_path / "gt"), degradation=Negative())
     assert np.array_equal(opened(options, scale=1)[0].lq, 255 - gt)
+
+
+# gray sets and patches ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["rgb2gray", "rgb2ycbcr"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_gray_of_colour(rule: images.GrayRule, dtype: type) -> None:
+    colour = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, (9, 8, 3)).astype(dtype)
+    wide = colour / (np.iinfo(dtype).max / 255)
+    weights, low = {
+        "rgb2gray": ((0.299, 0.587, 0.114), 0),
+        "rgb2ycbcr": (np.array((65.481, 128.553, 24.966)) / 255, 16),
+    }[rule]
+    gray = images.as_gray(colour, rule)
+    assert gray.shape == (9, 8) and gray.dtype == dtype
+    unit = np.iinfo(dtype).max / 255
+    error = np.abs(gray - (wide @ weights + low) * unit).max()
+    assert error <= (0.51 if dtype == np.uint8 else 1.5)  # OpenCV's weights have 14 bits
+    white, black = (np.full((2, 2, 3), v, dtype) for v in (np.iinfo(dtype).max, 0))
+    ends = [int(images.as_gray(image, rule)[0, 0] / unit) for image in (black, white)]
+    assert ends == ([0, 255] if rule == "rgb2gray" else [16, 235])
+    assert images.as_gray(gray, rule) is gray
+
+
+def test_a_gray_set_of_colour_files(tmp_path: Path) -> None:
+    colour = draw(tmp_path / "gt/a.png", 24, 32)
+    images.write(tmp_path / "gt/b.png", colour[..., 0])
+    options = DegradedImageDataset(
+        dataroot_gt=str(tmp_path / "gt"), degradation=JpegOptions(quality=30), gray="rgb2ycbcr"
+    )
+    source = opened(options, scale=1, channels=1)
+    check_source(source)
+    pairs = [source[0], source[1]]
+    for pair, gt in zip(pairs, (images.as_gray(colour, "rgb2ycbcr"), colour[..., 0]), strict=True):
+        assert pair.gt is not None and np.array_equal(pair.gt, gt)
+        assert pair.lq.shape == gt.shape and not np.array_equal(pair.lq, gt)
+    plain = DegradedImageDataset(dataroot_gt=str(tmp_path / "gt"), degradation=options.degradation)
+    with pytest.raises(DataError, match="IMG05"):
+        check_source(opened(plain, scale=1, channels=1))
+
+
+def drawn(seed: int, size: int) -> Draw:
+    """What chance decides of sample 0 under a seed."""
+    words = sample_words(seed, np.array([0]), np.array([0])).tolist()[0]
+    return Draw((seed, 0, 0), words, size)
+
+
+def test_mosaic_of_a_patch_begins_at_the_corner_of_what_is_trained(tmp_path: Path) -> None:
+    draw(tmp_path / "gt/a.png", 25, 31)
+    options = DegradedImageDataset(
+        dataroot_gt=str(tmp_path / "gt"), degradation=BayerMosaicOptions()
+    )
+    source = opened(options, scale=1, training=True)
+    for seed in range(12):
+        choice = drawn(seed, 16)
+        pair, turn = source.part(0, choice), choice.turn()
+        assert pair.gt is not None
+        lq, gt = turn.turned(pair.lq), turn.turned(pair.gt)
+        assert np.array_equal(lq, BayerMosaic()(gt, np.random.default_rng()))
+
+
+def test_noise_of_a_patch_is_its_own(tmp_path: Path) -> None:
+    draw(tmp_path / "gt/a.png", 64, 64)
+    source = opened(noisy(tmp_path), scale=1, training=True)
+    one, same, other = (source.part(0, drawn(seed, 48)) for seed in (1, 1, 2))
+    assert one.gt is not None and same.gt is not None
+    assert np.array_equal(one.lq, same.lq) and np.array_equal(one.gt, same.gt)
+    assert not np.array_equal(one.lq, other.lq)
+    inside = (one.gt > 70) & (one.gt < 185)  # where nothing clips
+    error = one.lq.astype(int)[inside] - one.gt[inside]
+    assert abs(error.mean()) < 2 and abs(error.std() - 25) < 2
+
+
+def test_other_degradations_see_the_whole_image(tmp_path: Path) -> None:
+    draw(tmp_path / "gt/a.png", 64, 64)
+    options = DegradedImageDataset(
+        dataroot_gt=str(tmp_path / "gt"), degradation=JpegOptions(quality=10)
+    )
+    source = opened(options, scale=1, training=True)
+    whole = source[0]
+    for seed in range(4):
+        choice = drawn(seed, 24)
+        pair, wanted = source.part(0, choice), whole.part(choice.box("a", 64, 64, 1))
+        assert pair.gt is not None and wanted.gt is not None
+        assert np.array_equal(pair.lq, wanted.lq) and np.array_equal(pair.gt, wanted.gt)

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from restore.data.degradations.bayer_mosaic import BayerMosaic
 from restore.data.degradations.bicubic import BicubicDown
 from restore.data.degradations.gaussian_noise import GaussianNoise
 from restore.data.degradations.haze import Haze
+from restore.data.degradations.jpeg import Jpeg
 from restore.data.degradations.motion_blur import MotionBlur
 from restore.data.degradations.sensor_noise import SensorNoise
 from restore.section import Section
@@ -23,8 +25,15 @@ SAME_SIZE: Mapping[str, Callable[..., Degradation]] = {
     "SensorNoise": SensorNoise,
     "Haze": Haze,
     "GaussianNoise": GaussianNoise,
+    "JPEG": Jpeg,
+    "BayerMosaic": BayerMosaic,
 }
 """Type -> class; its fields are those of the options."""
+
+ON_PATCHES = (BayerMosaic, GaussianNoise)
+"""What training makes on a patch that is cut and turned already: a mosaic, whose pattern then
+begins at the patch's corner as it does in a tested image's, and noise, which follows one law at any
+place and is cheaper for a patch than for its whole image."""
 
 
 def name_rng(name: str) -> np.random.Generator:

@@ -44,7 +44,7 @@ class LmdbFolder(Store):
     def __reduce__(self) -> tuple[type[LmdbFolder], tuple[str]]:
         return LmdbFolder, (self.root,)  # a worker process opens it itself
 
-    def held(self, index: int, channels: int) -> Encoded:
+    def held(self, index: int, channels: int | None) -> Encoded:
         return Encoded(self.encoded(index), self.where(index), channels)
 
     def encoded(self, index: int) -> bytes:
@@ -66,7 +66,7 @@ class LmdbFolder(Store):
             )
         return data
 
-    def check(self, index: int, channels: int) -> tuple[int, int]:
+    def check(self, index: int, channels: int | None) -> tuple[int, int]:
         data, where = self.encoded(index), self.where(index)
         return images.decode(data, where, channels=channels).shape[:2]
 

@@ -68,7 +68,7 @@ class Pack(Store):
         if hasattr(self, "_file"):
             os.close(self._file)
 
-    def held(self, index: int, channels: int) -> Held:
+    def held(self, index: int, channels: int | None) -> Held:
         shape = self._shapes[index]
         if channels == 1 and shape[2] == 3:
             raise flaw(
@@ -80,7 +80,7 @@ class Pack(Store):
             return _Rows(self._map, self._offsets[index], shape, replicate)
         return _Tiles(self._file, self._offsets[index], shape, replicate, self.where(index))
 
-    def check(self, index: int, channels: int) -> tuple[int, int]:
+    def check(self, index: int, channels: int | None) -> tuple[int, int]:
         size = self.held(index, channels).size
         self.verify(index)
         return size

@@ -59,7 +59,7 @@ class Shards(Store):
     def where(self, index: int) -> str:
         return f"{self.root}/{_shard(int(self._records['shard'][index]))}/{self.names[index]}"
 
-    def held(self, index: int, channels: int) -> Encoded:
+    def held(self, index: int, channels: int | None) -> Encoded:
         return Encoded(self.encoded(index), self.where(index), channels)
 
     def encoded(self, index: int) -> bytes:
@@ -77,7 +77,7 @@ class Shards(Store):
             )
         return data
 
-    def check(self, index: int, channels: int) -> tuple[int, int]:
+    def check(self, index: int, channels: int | None) -> tuple[int, int]:
         data, where = self.encoded(index), self.where(index)
         return images.decode(data, where, channels=channels).shape[:2]
 

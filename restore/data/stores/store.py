@@ -39,11 +39,12 @@ class Store(Protocol):
     root: str
     names: Sequence[str]
 
-    def held(self, index: int, channels: int) -> Held:
-        """Image `index`; gray is replicated for 3 `channels`, RGB refused for 1."""
+    def held(self, index: int, channels: int | None) -> Held:
+        """Image `index`; gray is replicated for 3 `channels`, RGB refused for 1, either taken as it
+        is for None."""
         ...
 
-    def check(self, index: int, channels: int) -> tuple[int, int]:
+    def check(self, index: int, channels: int | None) -> tuple[int, int]:
         """(height, width) of an image that can be used, decoding as little as possible. Raises
         DataError."""
         ...
@@ -56,7 +57,7 @@ class Store(Protocol):
 class Encoded(Held):
     """An image file's bytes."""
 
-    def __init__(self, data: bytes, where: str, channels: int) -> None:
+    def __init__(self, data: bytes, where: str, channels: int | None) -> None:
         self._data, self._where, self._channels = data, where, channels
 
     @property
@@ -78,9 +79,9 @@ class Folder(Store):
         self.root = os.fspath(root)
         self.names = images.list_names(root, recursive=recursive)
 
-    def held(self, index: int, channels: int) -> Encoded:
+    def held(self, index: int, channels: int | None) -> Encoded:
         where = self.where(index)
         return Encoded(images.load(where), where, channels)
 
-    def check(self, index: int, channels: int) -> tuple[int, int]:
+    def check(self, index: int, channels: int | None) -> tuple[int, int]:
         return images.check(self.where(index), channels=channels)
