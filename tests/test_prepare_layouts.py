@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,21 @@ def pairs(**options: object) -> int:
 def bicubic(image: np.ndarray, scale: int) -> np.ndarray:
     height, width = (side - side % scale for side in image.shape[:2])
     return imresize(image[:height, :width], 1 / scale)
+
+
+def test_option_files_look_where_sets_are_laid_out() -> None:
+    """Every dataroot of options/*.yml in the folder of one of our sets is a folder of its parts."""
+    records = {record.folder: record for record in SETS.values()}
+    met = set()
+    for file in sorted((Path(__file__).parents[1] / "options").glob("*.yml")):
+        for root in re.findall(r"dataroot\w*: *(datasets/\S+)", file.read_text()):
+            folder, _, rest = root.removeprefix("datasets/").partition("/")
+            record = records.get(f"datasets/{folder}")
+            if record is not None:
+                met.add(folder)
+                inside = (f"{part.name}/".startswith(f"{rest}/") for part in record.parts)
+                assert not rest or any(inside), f"{file.name}: {root}"
+    assert met >= {"DIV2K", "Set5", "B100", "GOPRO_Large", "HIDE", "SIDD"}
 
 
 # DIV2K and DF2K -----------------------------------------------------------------------------------
