@@ -133,6 +133,15 @@ def test_scale(prepare: Command, copy: Callable[[str], Path]) -> None:
     assert len(found) == 1 and "bird: LQ 30×20 and GT 62×50" in found[0]
 
 
+def test_hr_to_train_on_must_fit_exactly(prepare: Command, tmp_path: Path) -> None:
+    """A test set's HR may have a row too many; training refuses it, so the doctor does."""
+    place(tmp_path / "DIV2K_train_HR/0001.png", picture("odd", 49, 60))
+    words = ("--source", tmp_path, "--scales", 2, "--out", tmp_path / "out")
+    assert prepare("div2k", *words).code == 0
+    (line,) = faults(prepare, "div2k", "--out", tmp_path / "out", "--partial")
+    assert line.startswith("scale") and "0001" in line and "to the pixel" in line
+
+
 def test_depth(prepare: Command, copy: Callable[[str], Path]) -> None:
     root = copy("set5")
     deep = images.read(root / "HR/bird.png").astype(np.uint16) * 257

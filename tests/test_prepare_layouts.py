@@ -367,7 +367,7 @@ def test_sidd_frames_blocks_and_crops(prepare: Command, tmp_path: Path) -> None:
     mats = [tmp_path / f"Validation{kind}BlocksSrgb.mat" for kind in ("Noisy", "Gt")]
     for file in mats:
         write_blocks(file, blocks)
-    places = (source.parent, *[zipped_one(file) for file in mats])
+    places = (source.parent, mats[0], zipped_one(mats[1]))
     assert prepare("sidd", "--source", *places, "--out", out, "--sub-images").code == 0
     crops = [
         f"train/{folder}/0001_NOISY_SRGB_010-{k}.png"

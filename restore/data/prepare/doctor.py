@@ -19,7 +19,7 @@ import numpy as np
 from restore import images
 from restore.data.matching import Match, match, pairing_of
 from restore.data.options import PairedImageDataset
-from restore.data.pair import gt_origin
+from restore.data.pair import Fit, gt_origin
 from restore.data.prepare.ledger import MANIFEST, WORK, Ledger, read_manifest
 from restore.data.prepare.records import Finding, Look, Pair, Part, Record
 from restore.data.prepare.similar import same_picture, shared, thumbnail
@@ -59,7 +59,7 @@ def examine(record: Record, name: str, root: Path, *, partial: bool, jobs: int) 
     found: list[Finding] = []
     absent = [part.name for part, paths in opened.files.items() if part.count and not paths]
     if absent:
-        found.append(Finding("absent", "", ", ".join(absent)))
+        found.append(Finding("absent", "", _some(absent)))
     if (root / WORK).exists():
         found.append(Finding("prepared", "", "a run was cut off", "run it again", True))
     for part, paths in opened.files.items():
@@ -198,7 +198,7 @@ def _pair(pair: Pair, opened: Opened) -> Iterator[Finding]:
         yield Finding("pairs", name, error.problems[0].got, error.problems[0].expected, True)
         return
     yield Finding("pairs", name, str(len(matches)), "every file has its partner", False)
-    fit = pairing_of(options).fit
+    fit: Fit = "exact" if pair.training else pairing_of(options).fit
     unfit = []
     for one in matches:
         lq_look, gt_look = (opened.looks.get(_path(opened, f)) for f in (one.lq, one.gt))
@@ -209,7 +209,7 @@ def _pair(pair: Pair, opened: Opened) -> Iterator[Finding]:
         except DataError as error:
             unfit.append(f"{one.name}: {error.problems[0].got}")
     expected = f"GT = {pair.scale} × LQ" if pair.scale > 1 else "GT as large as LQ"
-    expected += ", or its middle" if fit == "centre" else ""
+    expected += {"exact": ", to the pixel", "centre": ", or its middle", "corner": ""}[fit]
     yield Finding("scale", name, _some(unfit) or "all fit", expected, bool(unfit))
     if pair.bicubic:
         yield from _bicubic(pair, name, matches, opened)

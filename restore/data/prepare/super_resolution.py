@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from restore.data.prepare.records import (
@@ -36,8 +37,10 @@ TAG = "x{}"  # what the name of an LR has behind that of its HR
 
 def _pairs(hr: str, lr: str) -> list[Pair]:
     """HR with each LR; `{}` in `lr` is the scale."""
-    bicubic = "bicubic" in lr
-    return [Pair(hr, lr.format(s), s, "{}" + TAG.format(s), bicubic=bicubic) for s in SCALES]
+    kind = Pair(hr, lr, bicubic="bicubic" in lr, training="train" in hr)
+    return [
+        replace(kind, lq=lr.format(s), scale=s, filename_tmpl="{}" + TAG.format(s)) for s in SCALES
+    ]
 
 
 def _lr_parts(lr: str, count: int) -> list[Part]:
@@ -54,7 +57,7 @@ def _sub_images(hr: str, lr: str) -> tuple[list[Tiles], list[Part], list[Pair]]:
         pattern = rf"{folder}/(?P<id>[^/]+){TAG.format(scale)}{SUFFIX}"
         tiles.append(Tiles(pattern, f"{folder}_sub/{name}", CROP, STEP, scale, MULTIPLE))
         parts.append(Part(f"{folder}_sub", flat(f"{folder}_sub")))
-        pairs.append(Pair(f"{hr}_sub", f"{folder}_sub", scale))
+        pairs.append(Pair(f"{hr}_sub", f"{folder}_sub", scale, training=True))
     return tiles, parts, pairs
 
 
