@@ -272,9 +272,9 @@ def test_the_half_size_urban100(prepare: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("size", "said"), [((500, 500), "FFDNet"), ((768, 512), "originals")])
 def test_which_kodak(prepare: Command, tmp_path: Path, size: tuple[int, int], said: str) -> None:
-    put(tmp_path, [f"kodim{n:02d}.png" for n in range(1, 25)], *size)
+    put(tmp_path, [f"HR/kodim{n:02d}.png" for n in range(1, 25)], *size)
     assert said in sound(prepare, "kodak24", "--out", tmp_path)
-    put(tmp_path, ["kodim03.png"], 96, 96)
+    put(tmp_path, ["HR/kodim03.png"], 96, 96)
     (line,) = faults(prepare, "kodak24", "--out", tmp_path)
     assert line.startswith("version")
 
