@@ -120,8 +120,8 @@ DF2K = Record(
         (_TWO, "LR_bicubic/X{s}/{id}x{s}.png"),
     ),
     parts=(
-        Part("HR, of DIV2K", rf"{_DF_HR}/\d{{4}}{PNG}", 800, split="train"),
-        Part("HR, of Flickr2K", rf"{_DF_HR}/\d{{6}}{PNG}", 2650, split="train"),
+        Part("HR/ of DIV2K", rf"{_DF_HR}/\d{{4}}{PNG}", 800, split="train"),
+        Part("HR/ of Flickr2K", rf"{_DF_HR}/\d{{6}}{PNG}", 2650, split="train"),
         *_lr_parts(_DF_LR, 3450),
         *_DF_TILE_PARTS,
     ),
