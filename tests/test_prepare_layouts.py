@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,21 @@ def pairs(**options: object) -> int:
 def bicubic(image: np.ndarray, scale: int) -> np.ndarray:
     height, width = (side - side % scale for side in image.shape[:2])
     return imresize(image[:height, :width], 1 / scale)
+
+
+def test_option_files_look_where_sets_are_laid_out() -> None:
+    """Every dataroot of options/*.yml in the folder of one of our sets is a folder of its parts."""
+    records = {record.folder: record for record in SETS.values()}
+    met = set()
+    for file in sorted((Path(__file__).parents[1] / "options").glob("*.yml")):
+        for root in re.findall(r"dataroot\w*: *(datasets/\S+)", file.read_text()):
+            folder, _, rest = root.removeprefix("datasets/").partition("/")
+            record = records.get(f"datasets/{folder}")
+            if record is not None:
+                met.add(folder)
+                inside = (f"{part.name}/".startswith(f"{rest}/") for part in record.parts)
+                assert not rest or any(inside), f"{file.name}: {root}"
+    assert met >= {"DIV2K", "Set5", "B100", "GOPRO_Large", "HIDE", "SIDD"}
 
 
 # DIV2K and DF2K -----------------------------------------------------------------------------------
@@ -126,10 +142,10 @@ def test_df2k_is_both_without_the_validation_images(prepare: Command, tmp_path: 
     tar = tarred(flickr, tmp_path / "Flickr2K.tar")
     assert prepare("df2k", "--source", div, tar, "--out", out, "--scales", 2, 4).code == 0
     hr = ["0001", "0800", "000001"]
-    expected = [f"DF2K_train_HR/{n}.png" for n in hr]
-    expected += [f"DF2K_train_LR_bicubic/X{s}/{n}x{s}.png" for s in (2, 4) for n in hr]
+    expected = [f"HR/{n}.png" for n in hr]
+    expected += [f"LR_bicubic/X{s}/{n}x{s}.png" for s in (2, 4) for n in hr]
     assert names(out) == sorted(expected)
-    taken = out / "DF2K_train_LR_bicubic/X2/000001x2.png"
+    taken = out / "LR_bicubic/X2/000001x2.png"
     assert (
         taken.read_bytes() == (flickr / "Flickr2K/Flickr2K_LR_bicubic/X2/000001x2.png").read_bytes()
     )
@@ -222,7 +238,7 @@ def test_b100_and_bsd400_of_bsds500(prepare: Command, tmp_path: Path) -> None:
     assert prepare("b100", "--source", source, "--out", tmp_path / "B100", "--scales", 2).code == 0
     assert names(tmp_path / "B100") == ["HR/3096.jpg", "LR_bicubic/X2/3096x2.png"]
     assert prepare("bsd400", "--source", source, "--out", tmp_path / "BSD400").code == 0
-    assert names(tmp_path / "BSD400") == ["12003.jpg", "2018.jpg"]
+    assert names(tmp_path / "BSD400") == ["HR/12003.jpg", "HR/2018.jpg"]
 
 
 def test_gray_hr_has_gray_lr_and_pairs(prepare: Command, tmp_path: Path) -> None:
@@ -351,7 +367,7 @@ def test_sidd_frames_blocks_and_crops(prepare: Command, tmp_path: Path) -> None:
     mats = [tmp_path / f"Validation{kind}BlocksSrgb.mat" for kind in ("Noisy", "Gt")]
     for file in mats:
         write_blocks(file, blocks)
-    places = (source.parent, *[zipped_one(file) for file in mats])
+    places = (source.parent, mats[0], zipped_one(mats[1]))
     assert prepare("sidd", "--source", *places, "--out", out, "--sub-images").code == 0
     crops = [
         f"train/{folder}/0001_NOISY_SRGB_010-{k}.png"
@@ -433,7 +449,6 @@ def test_reside_parts_in_their_layouts(prepare: Command, tmp_path: Path) -> None
     put(source, ["OTS/clear/0025.jpg", "OTS/part1/0025_0.85_0.04.jpg", "OTS/part2/0025_1_0.2.jpg"])
     put(source, ["SOTS/indoor/nyuhaze500/gt/1400.png", "SOTS/indoor/nyuhaze500/hazy/1400_1.png"])
     put(source, ["SOTS/outdoor/gt/0001.png", "SOTS/outdoor/hazy/0001_0.8_0.2.jpg"])
-    put(source, [f"RESIDE-6K/{h}/{k}/7_a.png" for h in ("train", "test") for k in ("GT", "hazy")])
     assert prepare("reside", "--source", source, "--out", out).code == 0
     assert names(out) == sorted(
         [
@@ -441,7 +456,6 @@ def test_reside_parts_in_their_layouts(prepare: Command, tmp_path: Path) -> None
             "OTS/clear/0025.jpg", "OTS/hazy/0025_0.85_0.04.jpg", "OTS/hazy/0025_1_0.2.jpg",
             "SOTS/indoor/gt/1400.png", "SOTS/indoor/hazy/1400_1.png",
             "SOTS/outdoor/gt/0001.png", "SOTS/outdoor/hazy/0001_0.8_0.2.jpg",
-            *[f"RESIDE-6K/{h}/{k}/7_a.png" for h in ("train", "test") for k in ("GT", "hazy")],
         ]
     )  # fmt: skip
     for gt, lq, count in (
@@ -464,19 +478,28 @@ def test_sots_alone_with_any_name_of_clear(prepare: Command, tmp_path: Path, cle
     ]
 
 
+@pytest.mark.parametrize("clear", ["GT", "gt"])
+def test_reside_6k(prepare: Command, tmp_path: Path, clear: str) -> None:
+    held = [f"{h}/{k}/7_a.png" for h in ("test", "train") for k in (clear, "hazy")]
+    source, out = put(tmp_path / "down", [f"RESIDE-6K/{name}" for name in held]), tmp_path / "R"
+    assert prepare("reside-6k", "--source", source, "--out", out).code == 0
+    assert names(out) == [name.replace(clear, "GT") for name in held]
+    assert pairs(dataroot_gt=str(out / "test/GT"), dataroot_lq=str(out / "test/hazy")) == 1
+
+
 # Clean sets ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "source", "expected"),
     [
-        ("cbsd68", "CBSD68/original_png/101085.png", "101085.png"),
-        ("kodak24", "Kodak24/kodim01.png", "kodim01.png"),
-        ("kodak24", "test/Kodak/1.png", "1.png"),
-        ("mcmaster", "McM/1.tif", "1.tif"),
-        ("mcmaster", "McMaster/mcm_02.png", "mcm_02.png"),
-        ("wed", "exploration_database_and_code/pristine_images/00001.bmp", "00001.bmp"),
-        ("bsd400", "BSD400/test_001.png", "test_001.png"),
+        ("cbsd68", "CBSD68/original_png/101085.png", "HR/101085.png"),
+        ("kodak24", "Kodak24/kodim01.png", "HR/kodim01.png"),
+        ("kodak24", "test/Kodak/1.png", "HR/1.png"),
+        ("mcmaster", "McM/1.tif", "HR/1.tif"),
+        ("mcmaster", "McMaster/mcm_02.png", "HR/mcm_02.png"),
+        ("wed", "exploration_database_and_code/pristine_images/00001.bmp", "HR/00001.bmp"),
+        ("bsd400", "BSD400/test_001.png", "HR/test_001.png"),
         ("manga109", "Manga109/AisazuNihaIrarenai.png", "HR/AisazuNihaIrarenai.png"),
         ("urban100", "benchmark/Urban100/HR/img001.png", "HR/img001.png"),
     ],
@@ -485,6 +508,20 @@ def test_flat_sets(prepare: Command, tmp_path: Path, name: str, source: str, exp
     put(tmp_path / "down", [source, "Another/1.txt.png"])
     assert prepare(name, "--source", tmp_path / "down", "--out", tmp_path / "out").code == 0
     assert [n for n in names(tmp_path / "out") if not n.startswith("LR")] == [expected]
+
+
+def test_dfwb_is_the_four_in_one_folder(prepare: Command, tmp_path: Path) -> None:
+    source, out = div2k(tmp_path / "down"), tmp_path / "DFWB"
+    put(source, ["Flickr2K/Flickr2K_HR/000001.png", "WED/00001.bmp"])
+    put(source, [f"BSDS500/data/images/{n}.jpg" for n in ("train/12003", "val/3096", "test/2018")])
+    assert prepare("dfwb", "--source", source, "--out", out).code == 0
+    assert names(out) == sorted(
+        ["0001.png", "0800.png", "000001.png", "00001.bmp", "12003.jpg", "2018.jpg"]
+    )
+    parts = {name: part.name for name in names(out) if (part := SETS["dfwb"].part_of(name))}
+    assert [parts[n] for n in ("0001.png", "000001.png", "00001.bmp", "2018.jpg")] == [
+        "DIV2K", "Flickr2K", "WED", "BSD400",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list(SETS))

@@ -24,13 +24,10 @@ RESIDE = Record(
     title="RESIDE",
     folder="datasets/RESIDE",
     licence="none stated for the images",
-    origin="the page of Li et al., Benchmarking Single Image Dehazing (TIP 2019): ITS, OTS, SOTS; "
-    "RESIDE-6K from DehazeFormer's page",
+    origin="the page of Li et al., Benchmarking Single Image Dehazing (TIP 2019): ITS, OTS, SOTS",
     expected="ITS/{clear,hazy}, OTS/{clear,part1…part4}, SOTS/{indoor,outdoor}/{gt,hazy} or "
-    "nyuhaze500/{gt,hazy}, RESIDE-6K/{train,test}/{GT,hazy}; any of them",
+    "nyuhaze500/{gt,hazy}; any of them",
     arrange=by_rules(
-        (_SIX.format(_CLEAR), "RESIDE-6K/{half}/GT/{id}.{suffix}"),
-        (_SIX.format(_HAZY), "RESIDE-6K/{half}/hazy/{id}.{suffix}"),
         *_rules("(?:indoor|nyuhaze500)", "SOTS/indoor/gt", "SOTS/indoor/hazy"),
         *_rules("outdoor", "SOTS/outdoor/gt", "SOTS/outdoor/hazy"),
         *_rules("ITS[^/]*", "ITS/clear", "ITS/hazy"),
@@ -45,19 +42,32 @@ RESIDE = Record(
         Part("SOTS/indoor/hazy", flat("SOTS/indoor/hazy"), 500, _INDOOR),
         Part("SOTS/outdoor/gt", flat("SOTS/outdoor/gt"), split="test"),
         Part("SOTS/outdoor/hazy", flat("SOTS/outdoor/hazy"), 500),
-        Part("RESIDE-6K/train/GT", flat("RESIDE-6K/train/GT"), 6000, split="train"),
-        Part("RESIDE-6K/train/hazy", flat("RESIDE-6K/train/hazy"), 6000),
-        Part("RESIDE-6K/test/GT", flat("RESIDE-6K/test/GT"), 1000, split="test"),
-        Part("RESIDE-6K/test/hazy", flat("RESIDE-6K/test/hazy"), 1000),
     ),
     pairs=(
         Pair("ITS/clear", "ITS/hazy", pairing="reside"),
         Pair("OTS/clear", "OTS/hazy", pairing="reside"),
         Pair("SOTS/indoor/gt", "SOTS/indoor/hazy", pairing="reside"),
         Pair("SOTS/outdoor/gt", "SOTS/outdoor/hazy", pairing="reside"),
-        Pair("RESIDE-6K/train/GT", "RESIDE-6K/train/hazy"),
-        Pair("RESIDE-6K/test/GT", "RESIDE-6K/test/hazy"),
     ),
     versions=(reside_version,),
     about="some clear images of OTS are ground truth of SOTS outdoor: the doctor names them",
+)
+
+RESIDE_6K = Record(
+    title="RESIDE-6K",
+    folder="datasets/RESIDE-6K",
+    licence="none stated for the images",
+    origin="DehazeFormer's page: 3000 images of ITS, 3000 of OTS, and SOTS to test on",
+    expected="RESIDE-6K/{train,test}/{GT,gt,hazy} with equal names",
+    arrange=by_rules(
+        (_SIX.format(_CLEAR), "{half}/GT/{id}.{suffix}"),
+        (_SIX.format(_HAZY), "{half}/hazy/{id}.{suffix}"),
+    ),
+    parts=(
+        Part("train/GT", flat("train/GT"), 6000, split="train"),
+        Part("train/hazy", flat("train/hazy"), 6000),
+        Part("test/GT", flat("test/GT"), 1000, split="test"),
+        Part("test/hazy", flat("test/hazy"), 1000),
+    ),
+    pairs=(Pair("train/GT", "train/hazy"), Pair("test/GT", "test/hazy")),
 )

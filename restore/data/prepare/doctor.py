@@ -19,10 +19,10 @@ import numpy as np
 from restore import images
 from restore.data.matching import match, pairing_of
 from restore.data.options import PairedImageDataset
-from restore.data.pair import gt_origin
+from restore.data.pair import Fit, gt_origin
 from restore.data.prepare.ledger import MANIFEST, WORK, Ledger, read_manifest
 from restore.data.prepare.records import Finding, Look, Pair, Part, Record
-from restore.data.prepare.similar import shared, thumbnail
+from restore.data.prepare.similar import same_picture, shared, thumbnail
 from restore.data.prepare.versions import spread
 from restore.data.stores.store import Folder
 from restore.errors import DataError
@@ -58,6 +58,9 @@ def examine(record: Record, name: str, root: Path, *, partial: bool, jobs: int) 
         Ledger(root, name, held["variant"])  # refuses another set's folder
     opened = _open(record, root, jobs)
     found: list[Finding] = []
+    absent = [part.name for part, paths in opened.files.items() if part.count and not paths]
+    if absent:
+        found.append(Finding("absent", "", _some(absent)))
     if (root / WORK).exists():
         found.append(Finding("prepared", "", "a run was cut off", "run it again", True))
     for part, paths in opened.files.items():
@@ -196,7 +199,7 @@ def _pair(pair: Pair, opened: Opened) -> Iterator[Finding]:
         yield Finding("pairs", name, error.problems[0].got, error.problems[0].expected, True)
         return
     yield Finding("pairs", name, str(len(matches)), "every file has its partner", False)
-    fit = pairing_of(options).fit
+    fit: Fit = "exact" if pair.training else pairing_of(options).fit
     unfit = []
     for one in matches:
         lq_look, gt_look = (opened.looks.get(_path(opened, f)) for f in (one.lq, one.gt))
@@ -207,6 +210,7 @@ def _pair(pair: Pair, opened: Opened) -> Iterator[Finding]:
         except DataError as error:
             unfit.append(f"{one.name}: {error.problems[0].got}")
     expected = f"GT = {pair.scale} × LQ" if pair.scale > 1 else "GT as large as LQ"
+    expected += {"exact": ", to the pixel", "centre": ", or its middle", "corner": ""}[fit]
     yield Finding("scale", name, _some(unfit) or "all fit", expected, bool(unfit))
     if pair.bicubic:
         yield from _bicubic(pair, name, matches, opened)
@@ -277,7 +281,11 @@ def _split(opened: Opened) -> Iterator[Finding]:
             looks[part.split] |= {p: opened.looks[p] for p in paths if p in opened.looks}
     if not looks["train"] or not looks["test"]:
         return
-    common = shared(looks["train"], looks["test"])
+    common = [
+        (ours, theirs, equal)
+        for ours, theirs, equal in shared(looks["train"], looks["test"])
+        if equal or same_picture(*(images.read(opened.root / path) for path in (ours, theirs)))
+    ]
     for equal, what in ((True, "the same pixels"), (False, "the same picture")):
         both = [f"{ours} = {theirs}" for ours, theirs, same in common if same == equal]
         found = f"{len(both)}: {_some(both)}" if both else "0"

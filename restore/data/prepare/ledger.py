@@ -58,15 +58,10 @@ class Ledger:
             )
 
     def _read_journal(self) -> None:
-        """Finished steps of a run that was cut off; its last line may be half a line."""
+        """Finished steps of a run that was cut off."""
         file = self.folder / WORK / "journal.jsonl"
-        if not file.is_file():
-            return
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines()):
-            try:
-                said = json.loads(line)
-            except ValueError:
-                break
+        for number, line in enumerate(_whole_lines(file) if file.is_file() else []):
+            said = json.loads(line)
             if number == 0:
                 self._agrees(said)
             else:
@@ -119,7 +114,8 @@ class Ledger:
         process is at it."""
         work = self.folder / WORK
         work.mkdir(parents=True, exist_ok=True)
-        journal = open(work / "journal.jsonl", "a+", encoding="utf-8")
+        file = work / "journal.jsonl"
+        journal = open(file, "a", encoding="utf-8")
         try:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -135,11 +131,10 @@ class Ledger:
         for left in work.glob("*.tmp"):
             left.unlink()
         self._journal = journal
-        # Written anew, as its last line may be a half one.
-        journal.truncate(0)
-        self._say(self.head)
-        if self.entries:
-            self._say(self.entries)
+        whole = b"".join(_whole_lines(file))
+        journal.truncate(len(whole))
+        if not whole:
+            self._say(self.head)
 
     def _say(self, line: Mapping[str, Any]) -> None:
         assert self._journal is not None
@@ -196,6 +191,11 @@ class Ledger:
         if self._journal is not None:
             self._journal.close()
             self._journal = None
+
+
+def _whole_lines(file: Path) -> list[bytes]:
+    """The lines of a journal, without the last one when a kill cut it short."""
+    return [line for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -45,7 +45,8 @@ class Part:
 class Pair:
     """Folders to be matched as an option file would: see `PairedImageDataset`.
 
-    `bicubic`: LQ should be MATLAB's bicubic of GT at `scale`.
+    `bicubic`: LQ should be MATLAB's bicubic of GT at `scale`. `training`: as training has no use
+    for borders that the scale does not divide, GT must be exactly `scale` times as large.
     """
 
     gt: str
@@ -54,6 +55,7 @@ class Pair:
     filename_tmpl: str = "{}"
     pairing: Literal["template", "gopro", "sidd", "reside"] = "template"
     bicubic: bool = False
+    training: bool = False
 
 
 @dataclass(frozen=True)

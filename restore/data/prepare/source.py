@@ -1,4 +1,4 @@
-"""Floor 3. What a user downloaded: folders and archives, read as one list of members.
+"""Floor 3. What a user downloaded, folders, files and archives, as one list of members.
 
 Nothing is ever unpacked: a member is read whole, and where it goes is decided elsewhere. Archives
 come from strangers, so one with an absolute path, a `..`, a link or a device is refused as a whole,
@@ -102,13 +102,15 @@ class Source:
             self.foreign += folder.foreign
         elif _ends(place.name, ARCHIVES) and place.is_file():
             yield _bare(place.name), _archive(place)
+        elif place.is_file() and not _ends(place.name, FOREIGN):
+            yield place.resolve().parent.name, _File(place)
         else:
             raise DataError.of(
                 "DAT02",
                 "no such source",
                 str(place),
-                "a file of another kind" if place.exists() else "nothing there",
-                "a folder, or an archive: " + " ".join(ARCHIVES),
+                "an archive of another kind" if place.exists() else "nothing there",
+                "a folder, a file, or an archive: " + " ".join(ARCHIVES),
                 "unpack it and give the folder" if place.exists() else "correct --source",
             )
 
@@ -174,6 +176,25 @@ class _Folder:
 
     def read(self, number: int) -> bytes:
         return self.file(number).read_bytes()
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class _File:
+    """A single file, as it is."""
+
+    def __init__(self, where: Path) -> None:
+        self.where = where
+
+    def listed(self) -> Iterator[tuple[str, int]]:
+        yield self.where.name, self.where.stat().st_size
+
+    def file(self, number: int) -> Path:
+        return self.where
+
+    def read(self, number: int) -> bytes:
+        return self.where.read_bytes()
 
     def close(self) -> None:
         """Nothing is held open."""

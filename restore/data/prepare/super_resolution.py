@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from restore.data.prepare.records import (
@@ -34,10 +35,12 @@ CROP, STEP, MULTIPLE = 480, 240, 12  # sides of DIV2K's HR are multiples of 12
 TAG = "x{}"  # what the name of an LR has behind that of its HR
 
 
-def _pairs(hr: str, lr: str) -> list[Pair]:
+def _pairs(hr: str, lr: str, *, training: bool = False) -> list[Pair]:
     """HR with each LR; `{}` in `lr` is the scale."""
-    bicubic = "bicubic" in lr
-    return [Pair(hr, lr.format(s), s, "{}" + TAG.format(s), bicubic=bicubic) for s in SCALES]
+    kind = Pair(hr, lr, bicubic="bicubic" in lr, training=training)
+    return [
+        replace(kind, lq=lr.format(s), scale=s, filename_tmpl="{}" + TAG.format(s)) for s in SCALES
+    ]
 
 
 def _lr_parts(lr: str, count: int) -> list[Part]:
@@ -54,7 +57,7 @@ def _sub_images(hr: str, lr: str) -> tuple[list[Tiles], list[Part], list[Pair]]:
         pattern = rf"{folder}/(?P<id>[^/]+){TAG.format(scale)}{SUFFIX}"
         tiles.append(Tiles(pattern, f"{folder}_sub/{name}", CROP, STEP, scale, MULTIPLE))
         parts.append(Part(f"{folder}_sub", flat(f"{folder}_sub")))
-        pairs.append(Pair(f"{hr}_sub", f"{folder}_sub", scale))
+        pairs.append(Pair(f"{hr}_sub", f"{folder}_sub", scale, training=True))
     return tiles, parts, pairs
 
 
@@ -91,9 +94,9 @@ DIV2K = Record(
         *_TILE_PARTS,
     ),
     pairs=(
-        *_pairs(_HR, _LR),
+        *_pairs(_HR, _LR, training=True),
         *_pairs(_VALID_HR, _VALID_LR),
-        *_pairs(_HR, "DIV2K_train_LR_unknown/X{}"),
+        *_pairs(_HR, "DIV2K_train_LR_unknown/X{}", training=True),
         *_pairs(_VALID_HR, "DIV2K_valid_LR_unknown/X{}"),
         *_TILE_PAIRS,
     ),
@@ -102,9 +105,9 @@ DIV2K = Record(
     about="32592 sub-images at the default 480/240",
 )
 
-_DF_HR, _DF_LR = "DF2K_train_HR", "DF2K_train_LR_bicubic/X{}"
+_DF_HR, _DF_LR = "HR", "LR_bicubic/X{}"
 _DF_TILES, _DF_TILE_PARTS, _DF_TILE_PAIRS = _sub_images(_DF_HR, _DF_LR)
-_TWO = rf"(?:DIV2K_train|DF2K_train|Flickr2K)_LR_bicubic/X(?P<s>[234])/(?P<id>\d+)x(?P=s){PNG}"
+_TWO = rf"(?:DIV2K_train_|DF2K/|Flickr2K_)LR_bicubic/X(?P<s>[234])/(?P<id>\d+)x(?P=s){PNG}"
 
 DF2K = Record(
     title="DF2K",
@@ -113,16 +116,16 @@ DF2K = Record(
     origin="DIV2K as above, and Flickr2K.tar from the page of EDSR or NTIRE 2017",
     expected="DIV2K_train_HR/0001.png and Flickr2K/Flickr2K_HR/000001.png, and LR_bicubic likewise",
     arrange=by_rules(
-        (rf"(?:DIV2K_train|DF2K_train|Flickr2K)_HR/(?P<id>\d+){PNG}", "DF2K_train_HR/{id}.png"),
-        (_TWO, "DF2K_train_LR_bicubic/X{s}/{id}x{s}.png"),
+        (rf"(?:DIV2K_train_|DF2K/|Flickr2K_)HR/(?P<id>\d+){PNG}", "HR/{id}.png"),
+        (_TWO, "LR_bicubic/X{s}/{id}x{s}.png"),
     ),
     parts=(
-        Part("DF2K_train_HR, of DIV2K", rf"{_DF_HR}/\d{{4}}{PNG}", 800, split="train"),
-        Part("DF2K_train_HR, of Flickr2K", rf"{_DF_HR}/\d{{6}}{PNG}", 2650, split="train"),
+        Part("HR/ of DIV2K", rf"{_DF_HR}/\d{{4}}{PNG}", 800, split="train"),
+        Part("HR/ of Flickr2K", rf"{_DF_HR}/\d{{6}}{PNG}", 2650, split="train"),
         *_lr_parts(_DF_LR, 3450),
         *_DF_TILE_PARTS,
     ),
-    pairs=(*_pairs(_DF_HR, _DF_LR), *_DF_TILE_PAIRS),
+    pairs=(*_pairs(_DF_HR, _DF_LR, training=True), *_DF_TILE_PAIRS),
     bicubic=(_lr_of(_DF_HR, _DF_LR),),
     tiles=tuple(_DF_TILES),
     about="3450 = 800 + 2650; DIV2K's validation images are left out, as they are tested on",

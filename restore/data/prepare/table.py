@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from restore.catalog import Catalog
-from restore.data.prepare.clean import CLEAN
+from restore.data.prepare.clean import CLEAN, DFWB
 from restore.data.prepare.deblurring import GOPRO, HIDE, REALBLUR_J, REALBLUR_R
-from restore.data.prepare.dehazing import RESIDE
+from restore.data.prepare.dehazing import RESIDE, RESIDE_6K
 from restore.data.prepare.real_noise import DND, SIDD
 from restore.data.prepare.records import Record
 from restore.data.prepare.super_resolution import BENCHMARKS, DF2K, DIV2K
@@ -23,6 +23,8 @@ SETS: Catalog[Record] = Catalog(
         "sidd": SIDD,
         "dnd": DND,
         "reside": RESIDE,
+        "reside-6k": RESIDE_6K,
         **CLEAN,
+        "dfwb": DFWB,
     },
 )
