@@ -200,17 +200,15 @@ class GrlOptions(Section):
         down = info.data.get("anchor_window_down_factor")
         if kind is None or down is None:  # refused themselves
             return one_stage
-        pools = kind in ("avgpool", "maxpool")
-        halvings = down >= 2 and down & (down - 1) == 0
-        fits, expected = {
-            (True, True): (True, ""),
-            (True, False): (False, "anchor_one_stage true for pooled anchors"),
-            (False, True): (
-                down % 2 == 0 if kind == "conv2d" else down == 2,
-                f"an {'even down factor' if kind == 'conv2d' else 'down factor of 2'} in one stage",
-            ),
-            (False, False): (halvings, "a down factor that is a power of two above 1"),
-        }[pools, one_stage]
+        if kind in ("avgpool", "maxpool"):
+            fits, expected = one_stage, "anchor_one_stage true for pooled anchors"
+        elif not one_stage:
+            halvings = down >= 2 and down & (down - 1) == 0
+            fits, expected = halvings, "a down factor that is a power of two above 1"
+        elif kind == "conv2d":
+            fits, expected = down % 2 == 0, "an even down factor in one stage"
+        else:
+            fits, expected = down == 2, "a down factor of 2 in one stage"
         if not fits:
             raise mistake(
                 "OPT25",

@@ -54,17 +54,18 @@ def load_weights(
 
     Accepts safetensors and `.pth` files, a bare state dict or one under `params_ema` (preferred),
     `params`, `state_dict`, `model` or `net_g`, with `module.`-like prefixes. `key` names the
-    container instead. Keys that official files hold beyond the network's own (SPAN's `eval_conv`)
-    are ignored. With `strict`, any other difference is a WeightsError that lists it; without, what
-    fits is loaded and the report tells the rest. Values that are not finite are refused.
+    container instead. What official files hold beyond the network's own keys is ignored: SPAN's
+    `eval_conv`, GRL's tables, a trainer's other networks under other prefixes. With `strict`, any
+    other difference is a WeightsError that lists it; without, what fits is loaded and the report
+    tells the rest. Values that are not finite are refused.
     """
     source = "state dict" if isinstance(weights, Mapping) else os.fspath(weights)
     content = weights if isinstance(weights, Mapping) else read_weights(weights)
     state, container = _pick(content, key, source)
     own = network.state_dict()
-    state, prefix = _without_prefix(state, own)
+    state, prefix, beside = _without_prefix(state, own)
     ignorable = _ignorable(network)
-    ignored = tuple(k for k in state if k not in own and ignorable.fullmatch(k))
+    ignored = beside + tuple(k for k in state if k not in own and ignorable.fullmatch(k))
     missing = tuple(k for k in own if k not in state)
     unexpected = tuple(k for k in state if k not in own and not ignorable.fullmatch(k))
     shared = [k for k in own if k in state]
@@ -266,16 +267,26 @@ def _pick(
 
 def _without_prefix(
     state: dict[str, Tensor], own: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], str]:
-    """`state` without the prefix that every key carries and `own` does not."""
-    taken = ""
+) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
+    """`state` without the prefix that `own` does not have, the prefix, and the keys left out.
+
+    A trainer's file may hold more than the network (its discriminator, its scores): a prefix that
+    most of the network's keys carry is taken for its own, and keys without it stay out.
+    """
+    taken, beside = "", []
     while not any(k in own for k in state):
-        prefix = next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None)
+        prefix = next((p for p in PREFIXES if _leads(p, state, own)), None)
         if prefix is None:
             break
-        state = {k.removeprefix(prefix): v for k, v in state.items()}
+        beside += [taken + k for k in state if not k.startswith(prefix)]
+        state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         taken += prefix
-    return state, taken
+    return state, taken, tuple(beside)
+
+
+def _leads(prefix: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
+    everywhere = all(key.startswith(prefix) for key in state)
+    return everywhere or 2 * sum(prefix + key in state for key in own) > len(own)
 
 
 def _ignorable(network: nn.Module) -> re.Pattern[str]:

@@ -23,8 +23,8 @@ HIDDEN = 512
 BIAS_RANGE = 16
 LARGEST_LOG_SCALE = math.log(100)
 CHUNK = {"cpu": 2**18}
-"""Logits of a head that are held at once: what stays in a core's cache."""
-CHUNK_ELSEWHERE = 2**24
+"""Biases that are held at once: 1 MB, which stays in a core's cache."""
+CHUNK_ELSEWHERE = 2**26
 REMEMBERED = 8
 
 
@@ -72,13 +72,14 @@ class CosineAttention(nn.Module):
                 )
                 for part in parts
             ]
-            found: list[list[Tensor]] = [[] for _ in parts]
-            for rows in _chunks(queries, keys, first.device.type):
+            # filled slice by slice: kept apart, the slices would leave holes of a megabyte each
+            found = [torch.empty_like(part.q) for part in ready]
+            for rows in _chunks(queries, keys, len(bias), first.device.type):
                 biases = expanded(bias, queries, keys, rows)
                 tokens = slice(rows.start * queries[1], rows.stop * queries[1])
-                for part, outputs in zip(ready, found, strict=True):
-                    outputs.append(self._attended(part, biases, tokens))
-        return [torch.cat(outputs, dim=2) for outputs in found]
+                for part, out in zip(ready, found, strict=True):
+                    out[:, :, tokens] = self._attended(part, biases, tokens)
+        return found
 
     def _attended(self, part: Part, biases: Tensor, tokens: slice) -> Tensor:
         if part.mask is not None:
@@ -141,9 +142,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
-def _chunks(queries: Pair, keys: Pair, device: str) -> Iterator[slice]:
-    """Query rows in slices of about as many logits as are held at once."""
-    per_row = queries[1] * keys[0] * keys[1]
+def _chunks(queries: Pair, keys: Pair, heads: int, device: str) -> Iterator[slice]:
+    """Query rows, in slices of about as many biases as are held at once."""
+    per_row = heads * queries[1] * keys[0] * keys[1]
     step = max(CHUNK.get(device, CHUNK_ELSEWHERE) // per_row, 1)
     for start in range(0, queries[0], step):
         yield slice(start, min(start + step, queries[0]))
