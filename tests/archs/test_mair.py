@@ -404,9 +404,10 @@ def test_network_starts_as_published(kind: str) -> None:
 def test_stochastic_depth_grows_and_spares_the_mlp() -> None:
     network = mair(depths=[2, 3], drop_path_rate=0.4)
     blocks = [m for m in network.modules() if isinstance(m, ResidualMambaBlock)]
-    assert [block.drop_path for block in blocks] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    kept = [block.kept_share.item() for block in blocks]
+    assert kept == pytest.approx([1, 0.9, 0.8, 0.7, 0.6])
     blocks = [m for m in unet(drop_path_rate=0.2).modules() if isinstance(m, ResidualMambaBlock)]
-    assert [block.drop_path for block in blocks] == [0.2] * 8
+    assert [block.kept_share.item() for block in blocks] == pytest.approx([0.8] * 8)
     block, order = ResidualMambaBlock(8, 1, 1.0, 1.0, drop_path=0.25), NestedScan(2).orders(1, 2)
     x = torch.rand(1, 2, 8).expand(400, -1, -1)
     torch.manual_seed(0)

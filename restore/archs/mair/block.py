@@ -134,7 +134,10 @@ class ResidualMambaBlock(nn.Module):
         mlp: str = "conv_blk",
     ) -> None:
         super().__init__()
-        self.drop_path, self._mlp = drop_path, mlp
+        self._drops, self._mlp = drop_path > 0, mlp
+        # a tensor, so that blocks of other rates run the same compiled code
+        self.kept_share: Tensor
+        self.register_buffer("kept_share", torch.tensor(1 - drop_path), persistent=False)
         self.skip_scale = nn.Parameter(torch.ones(width))
         self.skip_scale2 = nn.Parameter(torch.ones(width))
         self.ln_1 = nn.LayerNorm(width)
@@ -144,16 +147,16 @@ class ResidualMambaBlock(nn.Module):
 
     def forward(self, x: Tensor, size: Size, order: Tensor) -> Tensor:
         branch = self.self_attention(self.ln_1(x), size, order)
-        if self.training and self.drop_path:
-            branch = _with_dropped_images(branch, self.drop_path)
+        if self.training and self._drops:
+            branch = _with_dropped_images(branch, self.kept_share)
         x = x * self.skip_scale + branch
         return x * self.skip_scale2 + self.get_submodule(self._mlp)(self.ln_2(x))
 
 
-def _with_dropped_images(branch: Tensor, rate: float) -> Tensor:
-    """`branch: (B, L, C)`: each image's is 0 at `rate`, the others grow so that the mean stays."""
-    kept = branch.new_empty(branch.shape[0], 1, 1).bernoulli_(1 - rate)
-    return branch * (kept / (1 - rate))
+def _with_dropped_images(branch: Tensor, kept_share: Tensor) -> Tensor:
+    """`branch: (B, L, C)`: some images' are 0, the others grow so that the mean stays."""
+    kept = torch.rand(branch.shape[0], 1, 1, device=branch.device) < kept_share
+    return branch * (kept / kept_share).to(branch.dtype)
 
 
 def run_blocks(

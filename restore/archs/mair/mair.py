@@ -127,6 +127,10 @@ class MaIR(nn.Module):
         mean_map = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
         self.register_buffer("mean", mean_map, persistent=False)
 
+    def regions(self) -> list[nn.Module]:
+        """The parts that are alike, to be compiled once for all."""
+        return [m for m in self.modules() if isinstance(m, ResidualMambaBlock)]
+
     def forward(self, lq: Tensor) -> Tensor:
         mean, image_range = self.mean.to(lq.dtype), self.options.img_range
         x = ((lq - mean) * image_range).contiguous(memory_format=torch.channels_last)

@@ -87,6 +87,10 @@ class MaIRUNet(nn.Module):
         self.output = nn.Conv2d(2 * d, options.out_channels, 3, padding=1, bias=bias)
         self.path = NestedScan(options.scan_len)
 
+    def regions(self) -> list[nn.Module]:
+        """The parts that are alike, to be compiled once for all of a level."""
+        return [m for m in self.modules() if isinstance(m, ResidualMambaBlock)]
+
     def forward(self, lq: Tensor) -> Tensor:
         embedded = self.patch_embed(lq.contiguous(memory_format=torch.channels_last))
         first = to_map(embedded, (lq.shape[2], lq.shape[3]))
