@@ -47,6 +47,9 @@ KERNELS: list[tuple[str, Any, dict[str, Any], int]] = [
     ("merge gradients", triton_kernels_merge.merge_gradient_kernel, MERGED, 4),
 ]
 
+# Triton compiles an argument that is 1 as a constant: one step, one channel, one of everything.
+ONES = ("B", "L", "E", "K", "blocks", "segments", "tiles", "parts")
+
 
 def kind(argument: str, constants: dict[str, Any]) -> str:
     """What Triton calls the type of an argument."""
@@ -93,6 +96,8 @@ def main() -> None:
         for name, kernel, constants, warps in KERNELS:
             facts = resources(compiled(kernel, constants, warps))
             print(json.dumps({"kernel": name, **facts}), flush=True)
+            ones = {name: 1 for name in ONES if name in kernel.arg_names}
+            compiled(kernel, {**ones, **constants}, warps)
 
 
 if __name__ == "__main__":
