@@ -12,6 +12,7 @@ from restore.ops.selective_scan.triton_backend import BACKEND, TritonBackend
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 LIMIT = 1e-5
 CUT = TritonBackend(programs=10**6, segment_tiles=1)
+SOME = TritonBackend(programs=10**6, segment_tiles=2)
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def poison() -> None:
     torch.full((1 << 24,), float("nan"), device="cuda")
 
 
-@pytest.mark.parametrize("backend", [BACKEND, CUT, TritonBackend(programs=1)])
+@pytest.mark.parametrize("backend", [BACKEND, CUT, SOME, TritonBackend(programs=1)])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (2, 3, 33, 5, 67), (1, 4, 90, 16, 300)])
 def test_scan(backend: TritonBackend, shape: tuple[int, ...]) -> None:
     poison()
@@ -41,7 +42,7 @@ def test_scan_of_states(states: int) -> None:
     scan_cases.check_scan(BACKEND, inputs, True, "cuda", LIMIT)
 
 
-@pytest.mark.parametrize("backend", [BACKEND, CUT, TritonBackend(programs=1)])
+@pytest.mark.parametrize("backend", [BACKEND, CUT, SOME, TritonBackend(programs=1)])
 @pytest.mark.parametrize(
     "shape", [(1, 1, 2, 3, 2, 1), (2, 135, 4, 66, 1, 4), (1, 400, 4, 90, 16, 6)]
 )

@@ -132,6 +132,10 @@ def test_map_scan(backend: TritonBackend, shape: tuple[int, ...]) -> None:
     scan_cases.check_map(backend, scan_cases.map_inputs(*shape))
 
 
+def test_map_scan_in_segments_of_several_tiles() -> None:
+    scan_cases.check_map(SOME, scan_cases.map_inputs(1, 70, 1, 2, 2, 1))
+
+
 def test_map_scan_with_offsets_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("restore.ops.selective_scan.triton_problem.NARROW", 1)
     scan_cases.check_map(CUT, scan_cases.map_inputs(2, 19, 2, 3, 2, 1))

@@ -203,7 +203,6 @@ def gradient_kernel(
         if SOFTPLUS:
             t = tl.exp(tl.where(raw > 20.0, 0.0, raw))
             ddt *= tl.where(raw > 20.0, 1.0, t / (1.0 + t))
-        ddt = tl.where(inside, ddt, 0.0)
         dbias += tl.sum(ddt, 0)
         if RANK == 0:
             tl.store(ddelta_ptr + row[:, None] * E + e[None, :], ddt, mask=inside)
