@@ -12,7 +12,8 @@ if not torch.cuda.is_available():
     sys.exit("error[DEV01]: no GPU (torch.cuda.is_available() is False); fix: run this on a machine with one")
 print(torch.__version__, torch.cuda.get_device_name(0))
 PY
-"$PYTHON" -m pytest -q -p no:cacheprovider tests/test_gpu.py
+"$PYTHON" -m pytest -q -p no:cacheprovider tests/test_gpu.py tests/test_gpu_scan.py
 status=$?
 "$PYTHON" benchmarks/span_gpu.py || status=1
+"$PYTHON" benchmarks/scan_gpu.py || status=1
 exit $status
