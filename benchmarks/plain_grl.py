@@ -101,8 +101,8 @@ def tables(size: Pair, cell: Pair, shift: Pair, down: int, known: Pair, like: Te
     anchors = regions(small, few, (shift[0] // down, shift[1] // down))
     masks = (mask_table(tokens, anchors).to(like), mask_table(anchors, tokens).to(like))
     table = coordinate_table(cell, down, known).to(like)
-    indices = (index.to(like.device) for index in index_tables(cell, down))
-    return Tables(cell, shift, down, table, *indices, *masks)
+    there, back_again = (index.to(like.device) for index in index_tables(cell, down))
+    return Tables(cell, shift, down, table, there, back_again, *masks)
 
 
 class PlainTransform(nn.Module):
@@ -212,8 +212,8 @@ class PlainGRL(GRL):
     def tables(self, size: Pair) -> Any:
         """The official tables for a padded map, as the three fields that the blocks look for."""
         o, like = self.options, self.conv_first.weight.detach()
-        window, half = (o.window_size,) * 2, (o.window_size // 2,) * 2
-        made = [tables(size, window, half, 1, o.pretrained_window_size, like)]
+        side, half = o.window_size, o.window_size // 2
+        made = [tables(size, (side, side), (half, half), 1, o.pretrained_window_size, like)]
         for turn in (1, -1):
             axes = zip(o.stripe_size[::turn], o.stripe_groups[::turn], size, strict=True)
             (a, moved), (b, moved_too) = (running(*axis) for axis in axes)

@@ -117,23 +117,28 @@ def grid(
     dtype: torch.dtype,
 ) -> Grid:
     """The grid of cells of a map of `size` whose sides are multiples of the cell's."""
-    # remembered tensors serve training too, which refuses those born in inference mode
+    anchors = (cell[0] // down, cell[1] // down)
+    from_tokens, from_anchors = _both_ways(
+        cell, anchors, _longest(pretrained[0], pretrained[0] // down), device, dtype
+    )
+    cells = (size[0] // cell[0], size[1] // cell[1])
+    anchor_shift = (shift[0] // down, shift[1] // down)
+    with torch.inference_mode(False):  # what is remembered serves training too
+        regions = _regions(cells, (cell, shift), (anchors, anchor_shift), from_tokens)
+    whole = Region(0, cells[0], 0, cells[1], None, None)
+    return Grid(
+        cell, anchors, shift, anchor_shift, from_tokens, from_anchors, (whole,), tuple(regions)
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _both_ways(
+    cell: Pair, anchors: Pair, longest: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """A grid's coordinates, the same objects for maps of any size: biases are known by them."""
     with torch.inference_mode(False):
-        anchors = (cell[0] // down, cell[1] // down)
-        table = coordinates(cell, anchors, _longest(pretrained[0], pretrained[0] // down))
-        table = table.to(device, dtype)
-        cells = (size[0] // cell[0], size[1] // cell[1])
-        anchor_shift = (shift[0] // down, shift[1] // down)
-        return Grid(
-            cell,
-            anchors,
-            shift,
-            anchor_shift,
-            from_tokens=table,
-            from_anchors=table.flip(0, 1),
-            whole=(Region(0, cells[0], 0, cells[1], None, None),),
-            regions=tuple(_regions(cells, (cell, shift), (anchors, anchor_shift), table)),
-        )
+        table = coordinates(cell, anchors, longest).to(device, dtype)
+        return table, table.flip(0, 1)
 
 
 def _longest(fine: int, anchors: int) -> int:
@@ -165,15 +170,20 @@ def _regions(
     for top, bottom in _parts(cells[0]):
         for left, right in _parts(cells[1]):
             last = (bottom == cells[0], right == cells[1])
-            own, other = _labels(*tokens, last), _labels(*anchors, last).flip(0)
-            masks = _mask(own, other, like), _mask(other, own, like)
+            axes = [
+                [_axis(*axis) for axis in zip(*side, last, strict=True)]
+                for side in (tokens, anchors)
+            ]
+            # one region on either side: a mask that is the same everywhere moves no weight
+            alike = all(len(set(axis)) == 1 for side in axes for axis in side)
+            own, other = (_labels(*side) for side in axes)
+            other = other.flip(0)
+            masks = (None, None) if alike else (_mask(own, other, like), _mask(other, own, like))
             found.append(Region(top, bottom, left, right, *masks))
     return found
 
 
-def _mask(queries: Tensor, keys: Tensor, like: Tensor) -> Mask | None:
-    if len(queries.unique()) == len(keys.unique()) == 1:
-        return None  # the same everywhere: it would move all logits alike
+def _mask(queries: Tensor, keys: Tensor, like: Tensor) -> Mask:
     rows = MASKED * (torch.arange(9, device="cpu")[:, None] != keys)
     return Mask(queries.to(like.device), rows.to(like))
 
@@ -182,23 +192,21 @@ def _parts(count: int) -> list[Pair]:
     return [(0, count - 1), (count - 1, count)] if count > 1 else [(0, 1)]
 
 
-def _labels(cell: Pair, shift: Pair, last: tuple[bool, bool]) -> Tensor:
-    """`(tokens,)`: the region of each token of a cell, which is in the last row, column, or not."""
-    axes = [_axis(*axis) for axis in zip(cell, shift, last, strict=True)]
-    return (3 * axes[0][:, None] + axes[1]).flatten()
+def _axis(side: int, shift: int, last: bool) -> list[int]:
+    """Labels along one axis of a cell: 0; in the last cell 1, and 2 for what was rolled in.
 
-
-def _axis(side: int, shift: int, last: bool) -> Tensor:
-    """Labels along one axis: 0 inside; in the last cell 1, and 2 for what was rolled in.
-
-    Without a shift all are 2. Anchors are shifted by less than a token's worth when the shift is
+    Without a shift all are 2. Anchors are shifted by less than one of them when the shift is
     smaller than the down factor: they are then all 2 beside tokens of 0, 1 and 2, as published.
     """
-    labels = torch.zeros(side, dtype=torch.long, device="cpu")
-    if last:
-        labels += 1
-        labels[side - shift :] = 2
-    return labels if shift else labels.fill_(2)
+    if not shift:
+        return [2] * side
+    return [1] * (side - shift) + [2] * shift if last else [0] * side
+
+
+def _labels(rows: list[int], columns: list[int]) -> Tensor:
+    """`(tokens,)`: the region of each token, from the labels of its row and column."""
+    down, across = (torch.tensor(axis, device="cpu") for axis in (rows, columns))
+    return (3 * down[:, None] + across).flatten()
 
 
 def expanded(table: Tensor, queries: Pair, keys: Pair, rows: slice) -> Tensor:
