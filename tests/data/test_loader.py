@@ -146,7 +146,7 @@ def test_turning_here_or_on_the_device(
     turn.of(image, out)
     assert np.array_equal(out, truth)
     planes = torch.from_numpy(image[..., None] if image.ndim == 2 else image).permute(2, 0, 1)
-    there = turned(planes[None].to(torch.int32), torch.tensor([turn]))[0].permute(1, 2, 0)
+    there = turned(planes[None], torch.tensor([turn]))[0].permute(1, 2, 0)
     assert np.array_equal(there.reshape(image.shape).numpy(), truth)
 
 
