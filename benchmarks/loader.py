@@ -92,7 +92,7 @@ def main() -> None:
 
         def threads(count: int) -> Iterator[object]:
             stages = Stages.single(BATCH, GT_SIZE)
-            loader = Loader(source, stages, hflip=True, rot=True, seed=SEED, threads=count)
+            loader = Loader(source, stages, hflip=True, rot=True, seed=SEED, workers=count)
             return loader.batches(0)
 
         few, many = items // BATCH, 40 * (items // BATCH)

@@ -83,7 +83,7 @@ def cost_of_a_sample(folder: Path, count: int, rounds: int) -> list[str]:
     )
     source = open_source(options, SCALE, channels=3, training=True)
     stages = Stages.single(BATCH, GT_SIZE)
-    stream = Loader(source, stages, hflip=True, rot=True, seed=0, threads=0).batches(0)
+    stream = Loader(source, stages, hflip=True, rot=True, seed=0, workers=0).batches(0)
     times = []
     for _ in range(rounds + 1):
         start = time.process_time()

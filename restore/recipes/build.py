@@ -157,7 +157,8 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
         seed=tree.manual_seed,
         rank=world.rank,
         ranks=world.size,
-        threads=train.num_worker_per_gpu,
+        workers=train.num_worker_per_gpu,
+        worker_type=train.worker_type,
         device=world.device,
         on_bad=train.on_bad,
     )

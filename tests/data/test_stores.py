@@ -101,12 +101,12 @@ def same(a, b) -> bool:
 def test_the_same_batches_from_every_store(
     folder: Path, stored: Callable[[str], Paired], case: str, threads: int
 ) -> None:
-    truth = batches(opened(paired(folder / "gt", folder / "lq")), threads=0)
+    truth = batches(opened(paired(folder / "gt", folder / "lq")), workers=0)
     assert {batch.lq.dtype for batch in truth} == {torch.uint8, torch.uint16}
     source = opened(stored(case))
     check_source(source, patch=128)
-    assert same(truth, batches(source, threads=threads))
-    assert same(truth[2:], batches(source, 10, first=2, threads=threads))
+    assert same(truth, batches(source, workers=threads))
+    assert same(truth[2:], batches(source, 10, first=2, workers=threads))
 
 
 @pytest.mark.parametrize("case", KINDS)
@@ -134,7 +134,7 @@ def test_a_degradation_draws_the_same_from_every_store(
     )
     sources = opened(ours, scale=1), opened(truth, scale=1)
     assert np.array_equal(sources[0][0].lq, sources[1][0].lq)
-    assert same(*(batches(source, threads=2) for source in sources))
+    assert same(*(batches(source, workers=2) for source in sources))
 
 
 @pytest.mark.parametrize("case", KINDS)
@@ -426,12 +426,12 @@ def test_a_bad_image_ends_the_run_or_is_skipped(
     source = opened(paired(tmp_path / "gt", tmp_path / "lq"))
     for threads in (0, 1, 3):
         with pytest.raises(DataError, match=rf"error\[IMG03\].*{bad}"):
-            batches(source, threads=threads)
+            batches(source, workers=threads)
     stages = Stages.single(5, 64)
     runs = []
     for threads in (0, 2):
         loader = Loader(
-            source, stages, hflip=True, rot=True, seed=7, threads=threads, on_bad="skip"
+            source, stages, hflip=True, rot=True, seed=7, workers=threads, on_bad="skip"
         )
         runs.append(list(islice(loader.batches(0), 2)))
         assert loader.skipped == {0}
@@ -457,7 +457,7 @@ def test_an_unexpected_error_names_the_files(folder: Path) -> None:
 
     source.part = fail  # type: ignore[method-assign]
     with pytest.raises(MemoryError) as caught:
-        batches(source, threads=2)
+        batches(source, workers=2)
     assert "while reading" in caught.value.__notes__[0] and "gt/a" in caught.value.__notes__[0]
 
 
@@ -466,7 +466,7 @@ def test_an_unexpected_error_names_the_files(folder: Path) -> None:
 
 def test_a_batch_that_is_held_is_not_overwritten(stored: Callable[[str], Paired]) -> None:
     loader = Loader(
-        opened(stored("rows")), Stages.single(4, 64), hflip=True, rot=True, seed=7, threads=2
+        opened(stored("rows")), Stages.single(4, 64), hflip=True, rot=True, seed=7, workers=2
     )
     stream = loader.batches(0)
     kept = [next(stream).gt for _ in range(5)]  # tensors alone, their batches are gone
@@ -479,6 +479,6 @@ def test_a_batch_that_is_held_is_not_overwritten(stored: Callable[[str], Paired]
 def test_memory_is_used_again(stored: Callable[[str], Paired]) -> None:
     options = stored("rows").model_copy(update={"meta_info_file": None})
     source = opened(options)
-    loader = Loader(source, Stages.single(4, 64), hflip=True, rot=True, seed=7, threads=2)
+    loader = Loader(source, Stages.single(4, 64), hflip=True, rot=True, seed=7, workers=2)
     places = {batch.gt.data_ptr() for batch in islice(loader.batches(0), 30)}
     assert len(places) <= 3 * 6  # three forms (8 bit, 16 bit, mixed), each a few slots
