@@ -41,7 +41,7 @@ def packing(codec: str) -> Packing | None:
     if codec == "raw":
         return None
     if codec == "zlib":
-        return Packing(lambda data: zlib.compress(data, 6), zlib.decompress)
+        return Packing(lambda data: zlib.compress(data, 1), zlib.decompress)
     for name in ("compression.zstd", "zstandard"):  # Python 3.14's own, else the package
         try:
             module: Any = importlib.import_module(name)
