@@ -64,7 +64,7 @@ class Counted(Source):
 def measure(source: Source, stages: Stages) -> tuple[int, float]:
     """(GT pixels decoded, CPU seconds) of all steps with `stages` deciding what is read."""
     counted = Counted(source)
-    loader = Loader(counted, stages, hflip=True, rot=True, seed=0, threads=0)
+    loader = Loader(counted, stages, hflip=True, rot=True, seed=0, workers=0)
     start = time.process_time()
     for _ in islice(loader.batches(0), sum(STEPS)):
         pass

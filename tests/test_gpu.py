@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ import torch
 
 from restore.archs import build_network, fuse
 from restore.commands.main import main
+from restore.data.loader import Loader
+from restore.data.options import PairedImageDataset
+from restore.data.sources import open_source
+from restore.data.stages import Stages
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
@@ -40,6 +45,24 @@ def test_span_forward_and_gradients() -> None:
         found.append((output.detach().cpu(), gradients, deployed))
     for truth, ours in zip(*found, strict=True):
         assert (ours - truth).norm() / truth.norm() < 1e-4
+
+
+def test_batches_arrive_as_they_were(tmp_path: Path) -> None:
+    """Copied ahead from pinned memory and turned on the GPU: the CPU's floats, bit for bit, while
+    slots are used again and again."""
+    assert main(["prepare", "demo", "--out", str(tmp_path / "demo")]) == 0
+    train = tmp_path / "demo/GOPRO_Large/train"
+    options = PairedImageDataset(dataroot_gt=str(train), dataroot_lq=str(train), pairing="gopro")
+    source = open_source(
+        options.model_copy(update={"ram_cache_mib": 100}), 1, channels=3, training=True
+    )
+    found = []
+    for device in (torch.device("cpu"), torch.device("cuda:0")):
+        loader = Loader(source, Stages.single(8, 128), hflip=True, rot=True, seed=3, device=device)
+        batches = islice(loader.batches(0), 60)
+        found.append([tuple(t.double().cpu() for t in batch.to(device)) for batch in batches])
+    for truth, ours in zip(*found, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(truth, ours, strict=True))
 
 
 def test_training_resumes_on_the_gpu(tmp_path: Path) -> None:

@@ -79,6 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of a pack: rows for one that fits in memory, tiles for reading from disk",
     )
+    store.add_argument(
+        "--codec",
+        choices=("raw", "zlib", "zstd"),
+        default="raw",
+        help="of a pack's tiles: half the bytes and slower; zstd needs its package",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -138,11 +144,23 @@ def _store(args: argparse.Namespace) -> int:
     """Make a store of the folders --gt and --lq."""
     from restore.data.prepare import stores
 
+    if args.codec != "raw" and args.layout == "rows":
+        raise OptionError.of(
+            "OPT26",
+            "rows cannot be packed",
+            "--codec",
+            f"--layout rows --codec {args.codec}",
+            "tiles, which are packed one by one",
+            "leave --layout out",
+        )
     if not args.gt or not args.out:
         raise _refused(f"restore prepare {args.set}", "one left out", "--gt FOLDER --out FOLDER")
     sides = {"gt": Path(args.gt)} | ({"lq": Path(args.lq)} if args.lq else {})
     out = Path(args.out)
-    print(stores.prepare(args.set, sides, out, layout=args.layout, recursive=args.recursive))
+    done = stores.prepare(
+        args.set, sides, out, layout=args.layout, codec=args.codec, recursive=args.recursive
+    )
+    print(done)
     return 0
 
 

@@ -74,6 +74,8 @@ def _peak(stored: Tensor) -> float:
 
 def turned(images: Tensor, turns: Tensor) -> Tensor:
     """`images: (B, C, S, S)`, each turned by its row of `turns`, as `Turn.of` does it."""
+    if images.dtype == torch.uint16:  # few operations know it, and these only move values
+        return turned(images.view(torch.int16), turns).view(torch.uint16)
     hflip, vflip, transposed = turns[:, :, None, None, None].unbind(1)
     images = torch.where(hflip, images.flip(3), images)
     images = torch.where(vflip, images.flip(2), images)

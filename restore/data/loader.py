@@ -9,29 +9,31 @@ step), so the state of the loader is the step, and the position where the number
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections import deque
-from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from restore.data.augment import Draw, sample_words
 from restore.data.batches import Batch, Slots, Tray, copied_ahead
-from restore.data.pair import ImagePair
 from restore.data.source import Source
 from restore.data.stages import Share, Stages
+from restore.data.workers import Bad, Samples, processes, share
 from restore.errors import DataError
 
 log = logging.getLogger("restore")
 AHEAD = 3  # batches being made or waiting, beyond the one in use
-SKIPPED = 0.001  # share of a set that may be skipped, but always one image
+SKIPPED = 1000  # one image in as many may be skipped, and always one
+SHOWN = 6  # files that a message names
 OnBad = Literal["raise", "skip"]
+WorkerType = Literal["threads", "processes"]
 
 
 @lru_cache(maxsize=2)
@@ -44,9 +46,10 @@ def order(seed: int, epoch: int, items: int) -> np.ndarray:
 class Loader:
     """Batches of a source, for one rank, from any step of the run.
 
-    `threads` make them ahead; 0 makes each when it is asked for. For a GPU as `device` they are
-    copied to it ahead as well and turned there. `on_bad`: an image that cannot be used ends the
-    run, or the next one of the set takes its place, for at most a thousandth of the set.
+    `workers` threads make them ahead, or processes (`worker_type`), for degradations that compute
+    for long; 0 makes each when it is asked for. For a GPU as `device` they are copied to it ahead
+    as well and turned there. `on_bad`: an image that cannot be used ends the run, or the next one
+    of the set takes its place, for at most a thousandth of the set.
     """
 
     def __init__(
@@ -58,15 +61,19 @@ class Loader:
         rot: bool,
         seed: int,
         share: Share = Share(),  # noqa: B008 (frozen)
-        threads: int = 2,
+        workers: int = 2,
+        worker_type: WorkerType = "threads",
         device: torch.device | None = None,
         on_bad: OnBad = "raise",
     ) -> None:
         self.stages, self.share = stages, share
         self.skipped: set[int] = set()
         """Images that could not be used so far."""
-        self._source, self._seed, self._threads = source, seed, threads
-        self._hflip, self._rot, self._on_bad = hflip, rot, on_bad
+        self._source, self._seed = source, seed
+        self._workers, self._worker_type = workers, worker_type
+        self._spare = min(max(1, len(source) // SKIPPED), len(source) - 1)
+        self._samples = Samples(source, self._spare if on_bad == "skip" else 0)
+        self._hflip, self._rot = hflip, rot
         self._origin = (0, 0)
         self._device = device if device is not None and device.type == "cuda" else None
         self._slots = Slots(pinned=self._device is not None)
@@ -90,42 +97,51 @@ class Loader:
     def batches(self, step: int) -> Generator[Batch, None, None]:
         """This rank's batches from 0-based `step` on, `parts` for each step, without end.
 
-        Raises DataError, from the thread that met it, for an image that cannot be used.
+        Raises DataError for an image that cannot be used, as the worker met it, and DAT11 when a
+        worker process has died.
         """
-        made = self._made(step)
+        made = self._made_here(step) if not self._workers else self._made_ahead(step)
         try:
             yield from copied_ahead(made, self._device) if self._device else made
         finally:
             made.close()
 
-    def _made(self, step: int) -> Generator[Batch, None, None]:
-        """The batches in the CPU's memory."""
-        wanted = ((at, part) for at in count(step) for part in range(self.parts))
-        if not self._threads:
-            for at, part in wanted:
-                tray, draws = self._started(at, part)
-                self._fill(tray, draws, 0, 1)
+    def _wanted(self, step: int) -> Iterator[tuple[int, int]]:
+        """(step, part) of every batch from `step` on."""
+        return ((at, part) for at in count(step) for part in range(self.parts))
+
+    def _made_here(self, step: int) -> Generator[Batch, None, None]:
+        """Each batch when it is asked for."""
+        for at, part in self._wanted(step):
+            tray, draws = self._started(at, part)
+            self._fill(tray, draws, 0, 1)
+            yield tray.batch(self.position(at + 1))
+
+    def _made_ahead(self, step: int) -> Generator[Batch, None, None]:
+        """Batches made by workers, AHEAD of them or more, each by several workers at once."""
+        workers = self._workers
+        pool = (
+            processes(self._samples, workers)
+            if self._worker_type == "processes"
+            else ThreadPoolExecutor(workers, thread_name_prefix="loader")
+        )
+        waiting: deque[tuple[int, Tray, list[Draw], list[Future[Any]]]] = deque()
+        running, wanted = 0, self._wanted(step)
+        try:
+            while True:
+                while len(waiting) < AHEAD or running < workers:
+                    at, part = next(wanted)
+                    tray, draws = self._started(at, part)
+                    shares = min(workers, len(draws))
+                    fills = [self._handed_out(pool, tray, draws, k, shares) for k in range(shares)]
+                    waiting.append((at, tray, draws, fills))
+                    running += shares
+                at, tray, draws, fills = waiting.popleft()
+                running -= len(fills)
+                self._gather(tray, draws, fills)
                 yield tray.batch(self.position(at + 1))
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="loader") as pool:
-            waiting: deque[tuple[int, Tray, list[Future[None]]]] = deque()
-            running = 0
-            try:
-                while True:
-                    while len(waiting) < AHEAD or running < self._threads:
-                        at, part = next(wanted)
-                        tray, draws = self._started(at, part)
-                        shares = min(self._threads, len(draws))
-                        submit = pool.submit
-                        fills = [submit(self._fill, tray, draws, k, shares) for k in range(shares)]
-                        waiting.append((at, tray, fills))
-                        running += shares
-                    at, tray, fills = waiting.popleft()
-                    running -= len(fills)
-                    for fill in fills:
-                        fill.result()
-                    yield tray.batch(self.position(at + 1))
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _started(self, step: int, part: int) -> tuple[Tray, list[Draw]]:
         """An empty tray for one part of `step`, and what chance decides of each sample."""
@@ -145,44 +161,67 @@ class Loader:
         draws = [Draw((self._seed, e, index), w, stage.gt_size, *turns) for e, index, w in keys]
         return Tray(size, self._slots, turn_later=self._device is not None), draws
 
+    def _handed_out(
+        self, pool: Executor, tray: Tray, draws: list[Draw], first: int, shares: int
+    ) -> Future[Any]:
+        """Every `shares`-th sample of a batch from number `first` on, given to a worker."""
+        if self._worker_type == "processes":
+            return pool.submit(share, draws[first::shares])
+        return pool.submit(self._fill, tray, draws, first, shares)
+
     def _fill(self, tray: Tray, draws: list[Draw], first: int, shares: int) -> None:
         """Make every `shares`-th sample of a batch from number `first` on."""
         for place in range(first, len(draws), shares):
-            draw = draws[place]
-            pair = self._part(draw)
-            assert pair.gt is not None, "training needs ground truth"
-            tray.put(place, pair.name, pair.lq, pair.gt, draw.turn())
+            pair, bad = self._samples.make(draws[place])
+            if bad:
+                self._skip(bad)
+            assert pair is not None and pair.gt is not None, "training needs ground truth"
+            tray.put(place, pair.name, pair.lq, pair.gt, draws[place].turn())
 
-    def _part(self, draw: Draw) -> ImagePair:
-        """The sample that `draw` means, or the next one of the set that can be used."""
-        index, items = draw.key[2], len(self._source)
-        while True:
+    def _gather(self, tray: Tray, draws: list[Draw], parts: list[Future[Any]]) -> None:
+        """Wait for a batch; put in what processes have sent."""
+        for first, part in enumerate(parts):
             try:
-                return self._source.part(index, draw)
-            except DataError as error:
-                if self._on_bad == "raise":
-                    raise
-                self._skip(index, error)
-                index = (index + 1) % items
-            except Exception as error:
-                error.add_note(f"while reading {' and '.join(map(str, self._source.files(index)))}")
-                raise
+                sent = part.result()
+            except BrokenProcessPool:
+                raise self._died(draws[first :: len(parts)]) from None
+            if sent is None:  # a thread put its samples in itself
+                continue
+            made, bad = sent
+            if bad:
+                self._skip(bad)
+            places = range(first, len(draws), len(parts))
+            for place, (name, lq, gt) in zip(places, made, strict=True):
+                tray.put(place, name, lq, gt, draws[place].turn())
 
-    def _skip(self, index: int, error: DataError) -> None:
-        """Count a bad image and say so once. Raises DataError DAT19 when there are too many."""
-        with self._lock:
-            known = index in self.skipped
-            self.skipped.add(index)
-            skipped, items = len(self.skipped), len(self._source)
-        limit = min(max(1, math.floor(SKIPPED * items)), items - 1)
-        if skipped > limit:
-            raise DataError.of(
-                "DAT19",
-                "too many images cannot be used",
-                str(self._source.files(index)[0]),
-                f"{skipped} of {items}; the last: {error.problems[0].what}",
-                f"at most {limit}",
-                "repair the set; the log names every one",
-            ) from error
-        if not known:
-            log.warning("skipped, image %d of %d so far: %s", skipped, items, error)
+    def _skip(self, bad: list[Bad]) -> None:
+        """Count bad images, each said once. Raises DataError DAT19 when there are too many."""
+        items, limit = len(self._source), self._spare
+        for index, error in bad:
+            with self._lock:
+                known = index in self.skipped
+                self.skipped.add(index)
+                skipped = len(self.skipped)
+            if skipped > limit:
+                raise DataError.of(
+                    "DAT19",
+                    "too many images cannot be used",
+                    str(self._source.files(index)[0]),
+                    f"{skipped} of {items}; the last: {error.problems[0].what}",
+                    f"at most {limit}",
+                    "repair the set; the log names every one",
+                ) from error
+            if not known:
+                log.warning("skipped, image %d of %d so far: %s", skipped, items, error)
+
+    def _died(self, draws: list[Draw]) -> DataError:
+        files = [str(file) for draw in draws for file in self._source.files(draw.key[2])]
+        more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+        return DataError.of(
+            "DAT11",
+            "a loader's worker process has died",
+            ", ".join(files[:SHOWN]) + more,
+            "no answer while samples of these files were made",
+            "a worker that lives",
+            "most often memory ran out: use fewer workers, or worker_type: threads",
+        )

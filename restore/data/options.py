@@ -235,6 +235,9 @@ class _Training(Section):
     of refusing them."""
     num_worker_per_gpu: Natural = 2
     """Threads that decode ahead; 0 decodes in the training loop."""
+    worker_type: Literal["threads", "processes"] = "threads"
+    """Processes instead of threads pay for themselves only where LQ is made by a degradation that
+    takes tens of milliseconds."""
     on_bad: Literal["raise", "skip"] = "raise"
     """What an image that cannot be used does: end the run, or be left out with a line in the log,
     the next one in its place; at most a thousandth of the set (and one image)."""

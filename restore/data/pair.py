@@ -34,7 +34,7 @@ class Box(NamedTuple):
 
     def moved(self, down: int, right: int) -> Box:
         """The same size at another place."""
-        return self._replace(top=self.top + down, left=self.left + right)
+        return Box(self.top + down, self.left + right, self.height, self.width)
 
 
 @dataclass(frozen=True)

@@ -94,10 +94,13 @@ class Cached(Source):
     """
 
     def __init__(self, source: Source, limit: int) -> None:
-        self._source, self._free = source, limit
+        self._source, self._limit, self._free = source, limit, limit
         self._kept: dict[int, ImagePair] = {}
         self._full = False  # a pair did not fit
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Cached], tuple[Source, int]]:
+        return Cached, (self._source, self._limit)  # every process has a cache of its own
 
     def __len__(self) -> int:
         return len(self._source)

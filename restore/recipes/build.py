@@ -162,7 +162,8 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
         rot=train.use_rot,
         seed=tree.manual_seed,
         share=share,
-        threads=train.num_worker_per_gpu,
+        workers=train.num_worker_per_gpu,
+        worker_type=train.worker_type,
         device=world.device,
         on_bad=train.on_bad,
     )

@@ -75,8 +75,8 @@ def test_any_start_continues_the_same_stream(stages: Stages | None, start: int) 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_threads_change_nothing(threads: int) -> None:
-    truth = list(islice(loader(threads=2).batches(2), 5))
-    for a, b in zip(truth, islice(loader(threads=threads).batches(2), 5), strict=True):
+    truth = list(islice(loader(workers=2).batches(2), 5))
+    for a, b in zip(truth, islice(loader(workers=threads).batches(2), 5), strict=True):
         assert a.names == b.names and torch.equal(a.gt, b.gt)
 
 
@@ -154,7 +154,7 @@ def test_turning_here_or_on_the_device(
     turn.of(image, out)
     assert np.array_equal(out, truth)
     planes = torch.from_numpy(image[..., None] if image.ndim == 2 else image).permute(2, 0, 1)
-    there = turned(planes[None].to(torch.int32), torch.tensor([turn]))[0].permute(1, 2, 0)
+    there = turned(planes[None], torch.tensor([turn]))[0].permute(1, 2, 0)
     assert np.array_equal(there.reshape(image.shape).numpy(), truth)
 
 
@@ -219,7 +219,7 @@ def test_no_more_is_decoded_than_is_used() -> None:
             return super().__getitem__(index)
 
     source = Counting(7)
-    stream = Loader(source, STAGED, hflip=True, rot=True, seed=3, threads=0).batches(0)
+    stream = Loader(source, STAGED, hflip=True, rot=True, seed=3, workers=0).batches(0)
     used = sum(len(batch.names) for batch in islice(stream, 9))
     assert source.reads == used == 3 * 4 + 2 * 2 + 4 * 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,12 +27,12 @@ from restore.data.stores import ranges
 from restore.data.stores.shards import Shards, write_shards
 from restore.errors import DataError
 
-Fault = Callable[[int], str]
+Fault = Callable[[int, int], str]
 
 
 class Server(ThreadingHTTPServer):
-    """A folder by HTTP ranges; `fault(n)` is what befalls request n: `delay`, `refuse`, `cut`,
-    `vanish`, `hang`, `ignore` the range, or nothing."""
+    """A folder by HTTP ranges; `fault(n, m)` is what befalls request n, the m-th of its range:
+    `delay`, `refuse`, `cut`, `vanish`, `hang`, `ignore` the range, or nothing."""
 
     daemon_threads = True
 
@@ -39,6 +40,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.fault = folder, fault
         self.count, self.lock = 0, threading.Lock()
+        self.asked: Counter[tuple[str, str]] = Counter()
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -57,7 +59,9 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             number = self.server.count
             self.server.count += 1
-        fault = self.server.fault(number)
+            again = self.server.asked[self.path, self.headers.get("Range", "")]
+            self.server.asked[self.path, self.headers.get("Range", "")] += 1
+        fault = self.server.fault(number, again)
         file = self.server.folder / self.path.lstrip("/")
         if fault == "vanish":
             self.close_connection = True
@@ -84,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def served(folder: Path, fault: Fault = lambda number: "") -> Iterator[Server]:
+def served(folder: Path, fault: Fault = lambda number, again: "") -> Iterator[Server]:
     server = Server(folder, fault)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -114,12 +118,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def loader(gt: str, lq: str, backend: dict[str, object], threads: int = 2, **more: Any) -> Loader:
+def loader(gt: str, lq: str, backend: dict[str, object], workers: int = 2, **more: Any) -> Loader:
     section = BACKEND.validate(backend)
     options = PairedImageDataset(dataroot_gt=gt, dataroot_lq=lq, io_backend=section)
     source = open_source(options, 2, channels=3, training=True)
     stages = Stages.single(3, 32)
-    return Loader(source, stages, hflip=True, rot=True, seed=1, threads=threads, **more)
+    return Loader(source, stages, hflip=True, rot=True, seed=1, workers=workers, **more)
 
 
 def of_folder(folder: Path) -> Loader:
@@ -131,16 +135,16 @@ def of_server(server: Server, **more: Any) -> Loader:
     return loader(f"{server.address}/gt.shards", f"{server.address}/lq.shards/", backend, **more)
 
 
-def bad_weather(number: int) -> str:
-    """Two of three requests fail or dawdle, in a fixed order."""
-    return ("", "refuse", "", "cut", "delay", "vanish", "", "refuse", "cut")[number % 9]
+def bad_weather(number: int, again: int) -> str:
+    """The first few requests of a range fail or dawdle."""
+    return ("refuse", "cut", "delay", "vanish", "")[number % 5] if again < 4 else ""
 
 
 def test_the_same_batches_through_a_bad_connection(folder: Path) -> None:
     truth = list(islice(of_folder(folder).batches(0), 8))
     with served(folder, bad_weather) as server:
-        ours = list(islice(of_server(server, threads=4).batches(0), 8))
-        resumed = list(islice(of_server(server, threads=0).batches(5), 3))
+        ours = list(islice(of_server(server, workers=4).batches(0), 8))
+        resumed = list(islice(of_server(server, workers=0).batches(5), 3))
         assert server.count > 2 * 8 * 3
     for a, b in zip(truth + truth[5:], ours + resumed, strict=True):
         assert a.names == b.names and torch.equal(a.lq, b.lq) and torch.equal(a.gt, b.gt)
@@ -166,7 +170,7 @@ def test_ranks_read_shares_without_overlap(folder: Path) -> None:
 def test_a_server_that_stays_bad_is_named(folder: Path, fault: str, words: str, most: int) -> None:
     with served(folder) as server:
         shards = Shards(f"{server.address}/gt.shards", attempts=3, timeout=0.1)
-        server.fault = lambda number: fault
+        server.fault = lambda number, again: fault
         before = server.count
         with pytest.raises(
             DataError, match=rf"error\[DAT22\].*/gt.shards/00000.tar\): got {words}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import struct
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restore import images
+from restore.commands.main import main
 from restore.data.loader import Loader
 from restore.data.options import BACKEND, DegradedImageDataset, GaussianNoiseOptions
 from restore.data.options import PairedImageDataset as Paired
@@ -27,18 +29,21 @@ from restore.data.source import Source
 from restore.data.sources import check_source, open_source
 from restore.data.stages import Stages
 from restore.data.stores.lmdb_store import LmdbFolder, write_lmdb
-from restore.data.stores.pack import TILE, Pack
+from restore.data.stores.pack import Pack
+from restore.data.stores.pack_tiles import TILE
 from restore.data.stores.pack_writer import write_pack
-from restore.errors import DataError, OptionError
+from restore.errors import BackendError, DataError, OptionError
 from restore.section import Section
 
 SIZES = [(130, 140), (64, 300), (129, 64), (200, 65), (65, 257)]  # of LQ
 KINDS: dict[str, tuple[str, str, dict[str, object]]] = {
     "rows": ("pack", "rows", {"type": "pack"}),
     "tiles": ("pack", "tiles", {"type": "pack"}),
+    "zlib": ("pack", "tiles", {"type": "pack"}),
     "lmdb": ("lmdb", "auto", {"type": "lmdb"}),
     "shards": ("shards", "auto", {"type": "shards"}),
 }
+CODEC = "zstd" if importlib.util.find_spec("zstandard") else "zlib"
 """case -> (what prepare makes, its layout, io_backend)"""
 
 
@@ -69,7 +74,9 @@ def stored(folder: Path) -> Callable[[str], Paired]:
         kind, layout, backend = KINDS[case]
         out = folder / case
         if not out.exists():
-            prepare(kind, {side: folder / side for side in ("gt", "lq")}, out, layout=layout)
+            sides = {side: folder / side for side in ("gt", "lq")}
+            codec = "zlib" if case == "zlib" else "raw"
+            prepare(kind, sides, out, layout=layout, codec=codec)
         return paired(out / f"gt.{kind}", out / f"lq.{kind}", backend)
 
     return options
@@ -101,12 +108,12 @@ def same(a, b) -> bool:
 def test_the_same_batches_from_every_store(
     folder: Path, stored: Callable[[str], Paired], case: str, threads: int
 ) -> None:
-    truth = batches(opened(paired(folder / "gt", folder / "lq")), threads=0)
+    truth = batches(opened(paired(folder / "gt", folder / "lq")), workers=0)
     assert {batch.lq.dtype for batch in truth} == {torch.uint8, torch.uint16}
     source = opened(stored(case))
     check_source(source, patch=128)
-    assert same(truth, batches(source, threads=threads))
-    assert same(truth[2:], batches(source, 10, first=2, threads=threads))
+    assert same(truth, batches(source, workers=threads))
+    assert same(truth[2:], batches(source, 10, first=2, workers=threads))
 
 
 @pytest.mark.parametrize("case", KINDS)
@@ -134,7 +141,7 @@ def test_a_degradation_draws_the_same_from_every_store(
     )
     sources = opened(ours, scale=1), opened(truth, scale=1)
     assert np.array_equal(sources[0][0].lq, sources[1][0].lq)
-    assert same(*(batches(source, threads=2) for source in sources))
+    assert same(*(batches(source, workers=2) for source in sources))
 
 
 @pytest.mark.parametrize("case", KINDS)
@@ -155,9 +162,9 @@ def test_the_cache_changes_no_batch(folder: Path, limit: int) -> None:
 # packs --------------------------------------------------------------------------------------------
 
 
-def pack_of(folder: Path, *arrays: np.ndarray, tiles: bool) -> Pack:
+def pack_of(folder: Path, *arrays: np.ndarray, tiles: bool, codec: str = "raw") -> Pack:
     names = [f"{number}.png" for number in range(len(arrays))]
-    write_pack(folder, names, lambda index: arrays[index], tiles=tiles)
+    write_pack(folder, names, lambda index: arrays[index], tiles=tiles, codec=codec)
     return Pack(folder)
 
 
@@ -169,7 +176,8 @@ def test_any_part_of_a_pack(tmp_path_factory: pytest.TempPathFactory, data: st.D
     kind = data.draw(st.sampled_from([np.uint8, np.uint16]))
     image = np.random.default_rng(0).integers(0, 256, shape).astype(kind) * 3
     folder = tmp_path_factory.mktemp("pack") / "p"
-    pack = pack_of(folder, image[:1, :1], image, tiles=data.draw(st.booleans()))
+    tiles, codec = data.draw(st.sampled_from([(False, "raw"), (True, "raw"), (True, CODEC)]))
+    pack = pack_of(folder, image[:1, :1], image, tiles=tiles, codec=codec)
     top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     box = Box(
         top, left, data.draw(st.integers(1, height - top)), data.draw(st.integers(1, width - left))
@@ -177,6 +185,27 @@ def test_any_part_of_a_pack(tmp_path_factory: pytest.TempPathFactory, data: st.D
     part = pack.held(1, 1 if image.ndim == 2 else 3).part(box)
     assert part.dtype == kind and np.array_equal(part, image[box.slices])
     pack.verify(1)
+
+
+def test_damage_in_a_packed_tile_is_named(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    pack_of(tmp_path / "p", image, tiles=True, codec="zlib")
+    pixels = tmp_path / "p/pixels.bin"
+    body = bytearray(pixels.read_bytes())
+    body[5000] ^= 255
+    pixels.write_bytes(body)
+    pack = Pack(tmp_path / "p")
+    with pytest.raises(DataError, match=r"error\[DAT10\].*p/0\.png"):
+        pack.held(0, 3).part(Box(0, 0, 9, 9))
+    assert np.array_equal(pack.held(0, 3).part(Box(150, 150, 9, 9)), image[150:159, 150:159])
+
+
+def test_zstd_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("compression.zstd", "zstandard"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BackendError, match=r"error\[DAT24\].*zstandard"):
+        pack_of(tmp_path / "p", np.zeros((9, 9), np.uint8), tiles=True, codec="zstd")
+    assert not list(tmp_path.iterdir())
 
 
 def test_sub_images_are_those_of_files_cut_up(folder: Path, tmp_path: Path) -> None:
@@ -426,12 +455,12 @@ def test_a_bad_image_ends_the_run_or_is_skipped(
     source = opened(paired(tmp_path / "gt", tmp_path / "lq"))
     for threads in (0, 1, 3):
         with pytest.raises(DataError, match=rf"error\[IMG03\].*{bad}"):
-            batches(source, threads=threads)
+            batches(source, workers=threads)
     stages = Stages.single(5, 64)
     runs = []
     for threads in (0, 2):
         loader = Loader(
-            source, stages, hflip=True, rot=True, seed=7, threads=threads, on_bad="skip"
+            source, stages, hflip=True, rot=True, seed=7, workers=threads, on_bad="skip"
         )
         runs.append(list(islice(loader.batches(0), 2)))
         assert loader.skipped == {0}
@@ -457,7 +486,7 @@ def test_an_unexpected_error_names_the_files(folder: Path) -> None:
 
     source.part = fail  # type: ignore[method-assign]
     with pytest.raises(MemoryError) as caught:
-        batches(source, threads=2)
+        batches(source, workers=2)
     assert "while reading" in caught.value.__notes__[0] and "gt/a" in caught.value.__notes__[0]
 
 
@@ -466,7 +495,7 @@ def test_an_unexpected_error_names_the_files(folder: Path) -> None:
 
 def test_a_batch_that_is_held_is_not_overwritten(stored: Callable[[str], Paired]) -> None:
     loader = Loader(
-        opened(stored("rows")), Stages.single(4, 64), hflip=True, rot=True, seed=7, threads=2
+        opened(stored("rows")), Stages.single(4, 64), hflip=True, rot=True, seed=7, workers=2
     )
     stream = loader.batches(0)
     kept = [next(stream).gt for _ in range(5)]  # tensors alone, their batches are gone
@@ -479,6 +508,23 @@ def test_a_batch_that_is_held_is_not_overwritten(stored: Callable[[str], Paired]
 def test_memory_is_used_again(stored: Callable[[str], Paired]) -> None:
     options = stored("rows").model_copy(update={"meta_info_file": None})
     source = opened(options)
-    loader = Loader(source, Stages.single(4, 64), hflip=True, rot=True, seed=7, threads=2)
+    loader = Loader(source, Stages.single(4, 64), hflip=True, rot=True, seed=7, workers=2)
     places = {batch.gt.data_ptr() for batch in islice(loader.batches(0), 30)}
     assert len(places) <= 3 * 6  # three forms (8 bit, 16 bit, mixed), each a few slots
+
+
+# the command --------------------------------------------------------------------------------------
+
+
+def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["prepare", "pack", "--gt", str(folder / "gt"), "--lq", str(folder / "lq")]
+    out = ["--out", str(tmp_path / "p")]
+    assert main([*words, *out, "--codec", "zlib"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and all("5 images" in line and "zlib tiles" in line for line in said)
+    source = opened(paired(tmp_path / "p/gt.pack", tmp_path / "p/lq.pack", {"type": "pack"}))
+    assert len(source) == 5
+    assert main([*words, *out]) == 0 and "already there" in capsys.readouterr().out
+    assert main(words) == 2 and "error[OPT12]" in capsys.readouterr().err
+    mixed = [*words, *out, "--layout", "rows", "--codec", "zlib"]
+    assert main(mixed) == 2 and "error[OPT26]" in capsys.readouterr().err

@@ -32,20 +32,22 @@ def prepare(
     out: Path,
     *,
     layout: str = "auto",
+    codec: str = "raw",
     recursive: bool = False,
 ) -> str:
     """Make a store of `kind` for each of `sides` (`gt`, `lq` -> folder); returns lines to print.
 
     `layout` of a pack: `rows`, `tiles`, or `auto`: rows when all sides together take less than half
-    of this machine's memory. Raises DataError.
+    of this machine's memory. `codec` packs its tiles: `raw`, `zlib` or `zstd`. Raises DataError, or
+    BackendError when there is no zstd.
     """
     folders = {side: Folder(folder, recursive=recursive) for side, folder in sides.items()}
     done = []
-    tiles = layout == "tiles"
-    if layout == "auto" and kind == "pack":
+    tiles = layout == "tiles" or codec != "raw"
+    if layout == "auto" and kind == "pack" and not tiles:
         tiles = sum(map(decoded_bytes, folders.values())) > memory() // 2
     make: dict[str, Callable[[Folder, Path], str]] = {
-        "pack": lambda folder, target: make_pack(folder, target, tiles=tiles),
+        "pack": lambda folder, target: make_pack(folder, target, tiles, codec),
         "lmdb": make_of_files(write_lmdb, LmdbFolder),
         "shards": make_of_files(write_shards, Shards),
     }
@@ -54,15 +56,19 @@ def prepare(
     return "\n".join(done)
 
 
-def make_pack(folder: Folder, target: Path, *, tiles: bool) -> str:
+def make_pack(folder: Folder, target: Path, tiles: bool, codec: str) -> str:
     """The pack `target` of a folder's images."""
     if target.exists():
         return _kept(folder, target, pack := Pack(target), pack.verify)
     room_for(decoded_bytes(folder), target)
     size = write_pack(
-        target, folder.names, lambda index: images.read(folder.where(index)), tiles=tiles
+        target,
+        folder.names,
+        lambda index: images.read(folder.where(index)),
+        tiles=tiles,
+        codec=codec,
     )
-    layout = "tiles" if tiles else "rows"
+    layout = f"{codec} tiles" if tiles else "rows"
     return f"{target}: {len(folder.names)} images, {size / 1e6:.1f} MB in {layout}"
 
 
