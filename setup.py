@@ -19,6 +19,7 @@ setup(
     packages=find_packages(include=["restore", "restore.*"]),
     package_data={
         "restore": [
+            "metrics/kernels/*",
             "ops/selective_scan/kernels/*",
             "reports/page/*.j2",
             "reports/page/*.css",
