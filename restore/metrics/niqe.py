@@ -26,7 +26,6 @@ import torch
 from scipy.special import gamma
 
 from restore.errors import DataError, WeightsError
-from restore.images import luma
 from restore.metrics.similarity import compiled
 
 BLOCK = 96
@@ -117,10 +116,12 @@ def fit(images: Iterable[np.ndarray]) -> NiqeModel:
 
 def _plane(image: np.ndarray, border: int) -> np.ndarray:
     """The rounded luma that is looked at, float32, cut to whole blocks."""
-    if image.ndim == 3:
-        y = (luma(image) / 255).astype(np.float32) * np.float32(255)
-    else:
-        y = image.astype(np.float32) / np.float32(257 if image.dtype == np.uint16 else 1)
+    single = np.float32
+    unit = image.astype(single) / single(np.iinfo(image.dtype).max)
+    if image.ndim == 3:  # float32 decides on which side of a half a value lies
+        y = unit @ np.array([65.481, 128.553, 24.966]) + 16
+        unit = (y / 255).astype(single)
+    y = unit * single(255)
     y = np.rint(y[border : len(y) - border, border : y.shape[1] - border])
     height, width = (side - side % BLOCK for side in y.shape)
     if not height or not width:
@@ -250,7 +251,7 @@ def _aggd(sums: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray, np.nda
         mean, square = ((sums[..., n] / pixels).astype(single) for n in (4, 5))
         ratio = mean**2 / square * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
     above = np.clip(np.searchsorted(ratios, ratio), 1, len(ratios) - 1)
-    nearer_below = ratio - ratios[above - 1] <= ratios[above] - ratio
-    shape = shapes[np.where(np.isnan(ratio), 0, above - nearer_below)]
+    below = ratio - ratios[above - 1] <= ratios[above] - ratio
+    shape = shapes[np.where(np.isnan(ratio), 0, above - below)]
     width = np.sqrt(gamma(1 / shape) / gamma(3 / shape))
     return shape, left * width, right * width
