@@ -19,6 +19,7 @@ from ctypes import c_long, c_void_p
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,6 +31,7 @@ from restore.metrics.similarity import compiled
 
 BLOCK = 96
 FEATURES = 36
+TURNS = ((0, 0), (0, 1), (1, 0), (1, 1), (1, -1))
 SHARP = 0.75
 """Blocks for a fit are at least this sharp, compared with the sharpest of the image."""
 
@@ -201,9 +203,9 @@ def block_sums(image: np.ndarray, side: int) -> np.ndarray:
         sizes = map(c_long, (image.shape[1], down, across, side, side))
         library.aggd_sums(c_void_p(image.ctypes.data), *sizes, c_void_p(sums.ctypes.data))
         return sums
-    blocks = image.reshape(down, side, across, side).swapaxes(1, 2).reshape(-1, side, side)
-    for number, turn in enumerate((None, (0, 1), (1, 0), (1, 1), (1, -1))):
-        values = blocks if turn is None else blocks * np.roll(blocks, turn, axis=(1, 2))
+    blocks = _blocks(image, side)
+    for number in range(len(TURNS)):
+        values = _turned(blocks, number)
         squares = values * values
         for place, part in enumerate(
             (
@@ -219,6 +221,18 @@ def block_sums(image: np.ndarray, side: int) -> np.ndarray:
     return sums
 
 
+def _blocks(image: np.ndarray, side: int) -> np.ndarray:
+    """`(blocks, side, side)` of an image of whole blocks."""
+    parts = image.reshape(len(image) // side, side, -1, side)
+    return parts.swapaxes(1, 2).reshape(-1, side, side)
+
+
+def _turned(blocks: np.ndarray, number: int) -> np.ndarray:
+    """Map `number` of blocks: themselves, or times themselves turned around."""
+    turn = TURNS[number]
+    return blocks * np.roll(blocks, turn, axis=(-2, -1)) if any(turn) else blocks
+
+
 @cache
 def _shapes() -> tuple[np.ndarray, np.ndarray]:
     """(shape parameters α, the ratio E|v|² / E v² that each stands for, which grows with α)."""
@@ -229,29 +243,43 @@ def _shapes() -> tuple[np.ndarray, np.ndarray]:
 
 def _fitted(image: np.ndarray, side: int) -> np.ndarray:
     """`(blocks, 18)`: of the pixels α and the mean width; of four products α, mean, both widths."""
-    sums = block_sums(image, side)
-    shape, left, right = _aggd(sums, side * side)
+    shape, left, right = _aggd(block_sums(image, side), _blocks(image, side))
     mean = (right - left) * (gamma(2 / shape) / gamma(1 / shape))
-    products = np.stack([shape, mean, left, right], axis=2)[:, 1:].reshape(len(sums), 16)
+    products = np.stack([shape, mean, left, right], axis=2)[:, 1:].reshape(len(shape), 16)
     own = np.stack([shape[:, 0], (left[:, 0] + right[:, 0]) / 2], axis=1)
     return np.concatenate([own, products], axis=1)
 
 
-def _aggd(sums: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _aggd(
+    sums: np.ndarray, blocks: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(α, left width, right width) of an asymmetric generalised Gaussian, each `(blocks, 5)`.
 
     A block without negative or without positive values has NaN widths and the least α.
     """
     shapes, ratios = _shapes()
-    single = np.float32
     with np.errstate(divide="ignore", invalid="ignore"):
-        left = np.sqrt((sums[..., 2] / sums[..., 0]).astype(single))
-        right = np.sqrt((sums[..., 3] / sums[..., 1]).astype(single))
-        skew = left / right
-        mean, square = ((sums[..., n] / pixels).astype(single) for n in (4, 5))
-        ratio = mean**2 / square * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
-    above = np.clip(np.searchsorted(ratios, ratio), 1, len(ratios) - 1)
-    below = ratio - ratios[above - 1] <= ratios[above] - ratio
+        left, right = (sums[..., n] / sums[..., n - 2] for n in (2, 3))
+        mean, square = (sums[..., n] / blocks[0].size for n in (4, 5))
+        ratio, left, right = _moments(left, right, mean, square)
+        above = np.clip(np.searchsorted(ratios, ratio), 1, len(ratios) - 1)
+        middle = (ratios[above - 1] + ratios[above]) / 2
+        near = np.argwhere(np.abs(ratio - middle) < 1e-6 * ratio)
+    below = ratio <= middle
+    for block, number in near:  # so near that the order of summing in float32 decides
+        values = _turned(blocks[block], number)
+        parts = (values[values < 0] ** 2, values[values > 0] ** 2, np.abs(values), values**2)
+        exact, _, _ = _moments(*(part.mean() for part in parts))
+        below[block, number] = exact <= middle[block, number]
     shape = shapes[np.where(np.isnan(ratio), 0, above - below)]
     width = np.sqrt(gamma(1 / shape) / gamma(3 / shape))
     return shape, left * width, right * width
+
+
+def _moments(left: Any, right: Any, mean: Any, square: Any) -> tuple[Any, Any, Any]:
+    """(the ratio that tells α, left deviation, right deviation), float32, from four means."""
+    left, right, mean, square = (np.asarray(m, np.float32) for m in (left, right, mean, square))
+    left, right = np.sqrt(left), np.sqrt(right)
+    skew = left / right
+    ratio = mean**2 / square * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
+    return ratio, left, right
