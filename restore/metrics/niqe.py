@@ -250,9 +250,7 @@ def _fitted(image: np.ndarray, side: int) -> np.ndarray:
     return np.concatenate([own, products], axis=1)
 
 
-def _aggd(
-    sums: np.ndarray, blocks: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _aggd(sums: np.ndarray, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(α, left width, right width) of an asymmetric generalised Gaussian, each `(blocks, 5)`.
 
     A block without negative or without positive values has NaN widths and the least α.

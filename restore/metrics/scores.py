@@ -58,9 +58,13 @@ def _score_luma(
     inside = slice(border, -border or None)
     a, b = a[inside, inside], b[inside, inside]
     check_windows(a.shape, rule.ssim)
+    return luma_psnr(a, b), mean_similarity(a, b, 255.0, rule.ssim, luma=True)
+
+
+def luma_psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """PSNR in dB of the unrounded luma of two uint8 RGB images of one shape; `inf` when equal."""
     mean_square = _luma_squares(a, b) / (a.shape[0] * a.shape[1])
-    decibels = math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
-    return decibels, mean_similarity(a, b, 255.0, rule.ssim, luma=True)
+    return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
 
 
 def _luma_squares(a: np.ndarray, b: np.ndarray) -> float:

@@ -19,13 +19,15 @@ from restore.metrics.similarity import DIALECTS
 TOGETHER = [name for name, rule in PROTOCOLS.items() if rule.align == "none"]
 
 
-def pictures(shape: tuple[int, ...] = (3, 3, 30, 26), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def pictures(
+    shape: tuple[int, ...] = (3, 3, 30, 26), seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """uint8 batches `(B, C, H, W)`: ramps with noise, and ramps."""
     rng = np.random.default_rng(seed)
     clean = np.linspace(20, 220, shape[-1]) + rng.normal(0, 6, shape[:2])[..., None, None]
     clean = clean + np.zeros(shape)
     both = (clean + rng.normal(0, 9, shape), clean)
-    return tuple(np.clip(np.rint(i), 0, 255).astype(np.uint8) for i in both)  # pyright: ignore
+    return [np.clip(np.rint(i), 0, 255).astype(np.uint8) for i in both]
 
 
 def unit(image: np.ndarray) -> Tensor:
@@ -61,7 +63,9 @@ def test_equal_images_and_stored_pixels() -> None:
     image = unit(pictures()[1])
     off = image + 0.3 / 255  # rounds back
     assert score_batch(PROTOCOLS["sr-y"], off, image, 0)[0].tolist() == [math.inf] * 3
-    assert score_batch(PROTOCOLS["sidd-val"], off, image, 0)[0][0] == pytest.approx(58.588, abs=1e-2)
+    assert score_batch(PROTOCOLS["sidd-val"], off, image, 0)[0][0] == pytest.approx(
+        58.588, abs=1e-2
+    )
     assert ssim_batch(image, image).tolist() == [1.0] * 3
 
 
