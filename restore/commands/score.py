@@ -4,6 +4,8 @@
   restore score --protocol vdsr-y --bicubic 4 TARGET      the row without a network
   restore score --protocol all RESTORED TARGET            how far the choice of protocol moves it
 
+  restore score --lpips alexnet-owt-7be5be79.pth RESTORED TARGET
+
 Images are matched by name (the same stem, or the target's stem as the longest beginning of the
 restored one's). A target up to 7 pixels larger is cut at the bottom and right, as benchmark sets
 need whose HR was not cut to a multiple of the scale.
@@ -14,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SPARE = 7
+BACKBONES = {"lpips": "torchvision's AlexNet, for LPIPS", "dists": "torchvision's VGG16, for DISTS"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SCALE",
         help="score the target shrunk and enlarged by MATLAB's bicubic",
     )
+    for name, network in BACKBONES.items():
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"weights of {network}")
+        parser.add_argument(
+            f"--{name}-heads", type=Path, metavar="FILE", help="instead of the installed package's"
+        )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("images", nargs="+", metavar="RESTORED TARGET")
 
@@ -58,8 +66,11 @@ def run(args: argparse.Namespace) -> int:
     pairs = _alone(args.images[0]) if args.bicubic else _matched(*args.images)
     rules = list(PROTOCOLS.values()) if args.protocol == "all" else [PROTOCOLS[args.protocol]]
     tables = [Table(rule, _border(args, rule)) for rule in rules]
+    distances = _distances(args)
     for restored, target in pairs:
         _score_image(tables, restored, target, args.bicubic)
+        if restored is not None and distances:
+            _measure(tables[0], distances, restored, target)
     if args.protocol == "all":
         _print_all(tables, as_json=args.json)
     else:
@@ -85,10 +96,17 @@ class Table:
     def ssim(self) -> float:
         return mean(row["ssim"] for row in self.rows)
 
+    @property
+    def distances(self) -> dict[str, float]:
+        """Means of what was measured beside PSNR and SSIM."""
+        names = [name for name in BACKBONES if self.rows and name in self.rows[0]]
+        return {name: mean(row[name] for row in self.rows) for name in names}
+
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints of it."""
         about = {"images": len(self.rows), "protocol": self.rule.stamp, "border": self.border}
-        return {"psnr": self.psnr, "ssim": self.ssim, **about, "rows": self.rows}
+        scores = {"psnr": self.psnr, "ssim": self.ssim, **self.distances}
+        return {**scores, **about, "rows": self.rows}
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -101,6 +119,16 @@ def _check(args: argparse.Namespace) -> None:
             f"{len(args.images)} paths",
             f"{wanted}",
             "RESTORED TARGET, or TARGET with --bicubic",
+        )
+    perceptual = [f"--{name}" for name in BACKBONES if getattr(args, name) is not None]
+    if perceptual and (args.bicubic or args.protocol == "all"):
+        raise OptionError.of(
+            "OPT40",
+            "wrong command line",
+            "restore score",
+            f"{perceptual[0]} with --bicubic or --protocol all",
+            "restored images and one protocol",
+            f"leave {perceptual[0]} out",
         )
     if (args.border or 0) < 0 or (args.bicubic is not None and args.bicubic < 2):
         raise OptionError.of(
@@ -115,6 +143,33 @@ def _check(args: argparse.Namespace) -> None:
 
 def _border(args: argparse.Namespace, rule: ScoringRule) -> int:
     return default_border(rule, args.bicubic or 1) if args.border is None else args.border
+
+
+def _distances(args: argparse.Namespace) -> dict[str, Callable[..., float]]:
+    """The perceptual metrics that were asked for, by name."""
+    if args.lpips is None and args.dists is None:
+        return {}
+    from restore.metrics.perceptual import Dists, Lpips
+
+    found: dict[str, Callable[..., float]] = {}
+    if args.lpips is not None:
+        found["lpips"] = Lpips(args.lpips, args.lpips_heads)
+    if args.dists is not None:
+        found["dists"] = Dists(args.dists, args.dists_heads)
+    return found
+
+
+def _measure(
+    table: Table, distances: dict[str, Callable[..., float]], restored: Path, target: Path
+) -> None:
+    """The last row's perceptual distances, of the whole images."""
+    from restore import images
+
+    where = f"{restored} and {target}"
+    a, b = _brought_together(table.rule, images.read(restored), images.read(target), where)
+    with _named(target):
+        for name, distance in distances.items():
+            table.rows[-1][name] = distance(a, b)
 
 
 def _alone(target: str) -> list[tuple[Path | None, Path]]:
@@ -240,10 +295,16 @@ def _print(table: Table, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(table.as_json(), indent=2))
         return
-    lines = [[r["image"], number(r["psnr"], 4), number(r["ssim"], 5)] for r in table.rows]
-    total = [f"mean of {len(table.rows)}", number(table.psnr, 4), number(table.ssim, 5)]
+    names = list(table.distances)
+    total = {"psnr": table.psnr, "ssim": table.ssim, **table.distances}
+    rows = [*table.rows, {"image": f"mean of {len(table.rows)}", **total}]
+    lines = [
+        [r["image"], number(r["psnr"], 4), *(number(r[name], 5) for name in ("ssim", *names))]
+        for r in rows
+    ]
     head = [f"{table.rule.stamp}, border {table.border}", "PSNR [dB]", "SSIM"]
-    print(text_table(head, [*lines, total]))
+    head += [name.upper() for name in names]
+    print(text_table(head, lines))
     if math.isinf(table.psnr):
         print("inf: identical images")
 

@@ -58,7 +58,10 @@ def aligned(restored: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.nd
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ITERATIONS, 0)
     gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (target, bright)]
     try:
-        _, warp = cv2.findTransformECC(*gray, start, cv2.MOTION_HOMOGRAPHY, stop, None, BLUR)
+        everywhere = np.full(target.shape[:2], 255, np.uint8)
+        _, warp = cv2.findTransformECC(
+            gray[0], gray[1], start, cv2.MOTION_HOMOGRAPHY, stop, everywhere, BLUR
+        )
     except cv2.error:
         raise DataError.of(
             "DAT30",

@@ -573,6 +573,8 @@ def test_score_names_the_image_that_is_too_small(tmp_path: Path, restore: Comman
         (["--bicubic", "1", "a.png"], "OPT18"),
         (["--border", "-1", "a.png", "b.png"], "OPT18"),
         (["--protocol", "psnr", "a.png", "b.png"], "OPT40"),
+        (["--lpips", "a.pth", "--bicubic", "2", "a.png"], "OPT40"),
+        (["--dists", "a.pth", "--protocol", "all", "a.png", "b.png"], "OPT40"),
         (["gone.png", "gone.png"], "IMG00"),
     ],
 )
