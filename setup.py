@@ -19,6 +19,7 @@ setup(
     packages=find_packages(include=["restore", "restore.*"]),
     package_data={
         "restore": [
+            "metrics/kernels/*",
             "ops/selective_scan/kernels/*",
             "reports/page/*.j2",
             "reports/page/*.css",
@@ -52,7 +53,7 @@ setup(
         ],
         "mamba": ["mamba-ssm>=2.2"],
         "triton": ["triton>=3.0"],
-        "metrics": ["lpips>=0.1.4"],
+        "metrics": ["lpips>=0.1.4", "dists-pytorch>=0.1"],
         "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"],
         "wandb": ["wandb>=0.17"],
         "basicsr": ["basicsr>=1.4.2"],

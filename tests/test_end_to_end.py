@@ -183,7 +183,7 @@ def test_the_tested_run_has_its_numbers_and_page(place: Path, undisturbed: Path)
     results = place / "experiments/tested/results"
     summary = json.loads((results / "summary.json").read_text())
     score = summary["sets"]["DemoTest"]
-    assert score["protocol"] == "sr-y" and score["images"] == 2
+    assert score["protocol"] == "sr-y@1" and score["images"] == 2
     rows = [json.loads(line) for line in (results / "rows.jsonl").read_text().splitlines()]
     assert score["psnr"] == pytest.approx(sum(r["psnr"] for r in rows) / 2, abs=1e-12)
     assert len((results / "rows.csv").read_text().splitlines()) == 3
@@ -213,7 +213,7 @@ def test_any_number_of_ranks_gives_the_same_digits(place: Path, undisturbed: Pat
         json.loads((place / "experiments" / name / "results/summary.json").read_text())["sets"]
         for name in ("alone", "shared")
     )
-    assert one == three and one["DemoTest"]["protocol"] == "vdsr-y"
+    assert one == three and one["DemoTest"]["protocol"] == "vdsr-y@1"
     pictures = place / "experiments/shared/results/report/images/01"
     assert len(list(pictures.iterdir())) == 8
 

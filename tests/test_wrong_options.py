@@ -623,7 +623,9 @@ CHANGES = {
         "val_freq: 10",
         "protocol: sr_y",
         "error[OPT31]: unknown value of protocol (tiny.yml:29 val.protocol): got 'sr_y'; "
-        "expected 'sr-y', 'sr-y-rounded', 'vdsr-y' or 'rgb'; fix: did you mean 'sr-y'?",
+        "expected 'sr-y', 'sr-y-rounded', 'vdsr-y', 'grl-y', 'rgb', 'denoise-rgb', 'grl-rgb', "
+        "'gopro-rgb', 'gopro-unrounded', 'sidd-val', 'mirnet-rgb3d', 'sots-rgb', 'dpdd-rgb' or "
+        "'realblur-rgb'; fix: did you mean 'sr-y'?",
     ),
     "unknown metric": (
         "val_freq: 10",

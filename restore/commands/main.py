@@ -25,6 +25,7 @@ COMMANDS = {
     "infer": "restore an image or a folder",
     "resize": "resize images exactly as MATLAB's bicubic imresize does",
     "score": "PSNR and SSIM of two folders of images under a named protocol",
+    "niqe": "quality of images without a target, under a pristine model",
     "convert": "weights from and to BasicSR's .pth and our safetensors",
 }
 

@@ -2,6 +2,9 @@
 
   restore score --protocol sr-y --border 4 RESTORED TARGET
   restore score --protocol vdsr-y --bicubic 4 TARGET      the row without a network
+  restore score --protocol all RESTORED TARGET            how far the choice of protocol moves it
+
+  restore score --lpips alexnet-owt-7be5be79.pth RESTORED TARGET
 
 Images are matched by name (the same stem, or the target's stem as the longest beginning of the
 restored one's). A target up to 7 pixels larger is cut at the bottom and right, as benchmark sets
@@ -13,27 +16,33 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from restore.errors import DataError, OptionError
-from restore.metrics.protocols import PROTOCOLS, ScoringRule
+from restore.metrics.protocols import PROTOCOLS, ScoringRule, default_border
+from restore.reports.records import mean
 from restore.reports.sinks import log_to_console
+from restore.reports.tables import number, text_table
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SPARE = 7
+BACKBONES = {"lpips": "torchvision's AlexNet, for LPIPS", "dists": "torchvision's VGG16, for DISTS"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `score`."""
-    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="sr-y")
+    parser.add_argument("--protocol", choices=(*PROTOCOLS, "all"), default="sr-y")
     parser.add_argument(
         "--border",
         type=int,
         default=None,
-        help="pixels left out on every side (0; the scale with --bicubic)",
+        help="pixels left out on every side (0; the protocol's own with --bicubic)",
     )
     parser.add_argument(
         "--bicubic",
@@ -41,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SCALE",
         help="score the target shrunk and enlarged by MATLAB's bicubic",
     )
+    for name, network in BACKBONES.items():
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"weights of {network}")
+        parser.add_argument(
+            f"--{name}-heads", type=Path, metavar="FILE", help="instead of the installed package's"
+        )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("images", nargs="+", metavar="RESTORED TARGET")
 
@@ -48,6 +62,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score and print."""
     log_to_console(first_rank=True)
+    _check(args)
+    pairs = _alone(args.images[0]) if args.bicubic else _matched(*args.images)
+    rules = list(PROTOCOLS.values()) if args.protocol == "all" else [PROTOCOLS[args.protocol]]
+    tables = [Table(rule, _border(args, rule)) for rule in rules]
+    distances = _distances(args)
+    for restored, target in pairs:
+        _score_image(tables, restored, target, args.bicubic)
+        if restored is not None and distances:
+            _measure(tables[0], distances, restored, target)
+    if args.protocol == "all":
+        _print_all(tables, as_json=args.json)
+    else:
+        _print(tables[0], as_json=args.json)
+    return 0
+
+
+@dataclass
+class Table:
+    """The scores of all images under one rule."""
+
+    rule: ScoringRule
+    border: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    refused: str = ""
+    """Why the rule does not apply to these images (with `--protocol all`)."""
+
+    @property
+    def psnr(self) -> float:
+        return mean(row["psnr"] for row in self.rows)
+
+    @property
+    def ssim(self) -> float:
+        return mean(row["ssim"] for row in self.rows)
+
+    @property
+    def distances(self) -> dict[str, float]:
+        """Means of what was measured beside PSNR and SSIM."""
+        names = [name for name in BACKBONES if self.rows and name in self.rows[0]]
+        return {name: mean(row[name] for row in self.rows) for name in names}
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints of it."""
+        about = {"images": len(self.rows), "protocol": self.rule.stamp, "border": self.border}
+        scores = {"psnr": self.psnr, "ssim": self.ssim, **self.distances}
+        return {**scores, **about, "rows": self.rows}
+
+
+def _check(args: argparse.Namespace) -> None:
     wanted = 1 if args.bicubic else 2
     if len(args.images) != wanted:
         raise OptionError.of(
@@ -58,62 +120,119 @@ def run(args: argparse.Namespace) -> int:
             f"{wanted}",
             "RESTORED TARGET, or TARGET with --bicubic",
         )
-    border = args.border if args.border is not None else args.bicubic or 0
-    if border < 0 or (args.bicubic is not None and args.bicubic < 2):
+    perceptual = [f"--{name}" for name in BACKBONES if getattr(args, name) is not None]
+    if perceptual and (args.bicubic or args.protocol == "all"):
+        raise OptionError.of(
+            "OPT40",
+            "wrong command line",
+            "restore score",
+            f"{perceptual[0]} with --bicubic or --protocol all",
+            "restored images and one protocol",
+            f"leave {perceptual[0]} out",
+        )
+    if (args.border or 0) < 0 or (args.bicubic is not None and args.bicubic < 2):
         raise OptionError.of(
             "OPT18",
             "border or scale is out of range",
             "restore score",
-            f"border {border}, scale {args.bicubic}",
+            f"border {args.border}, scale {args.bicubic}",
             "border ≥ 0, scale ≥ 2",
             "change it",
         )
-    rule = PROTOCOLS[args.protocol]
-    if args.bicubic:
-        rows = _bicubic_rows(rule, args.images[0], args.bicubic, border)
-    else:
-        rows = _rows(rule, args.images[0], args.images[1], border)
-    _print(rows, rule, border, as_json=args.json)
-    return 0
 
 
-def _bicubic_rows(rule: ScoringRule, target: str, scale: int, border: int) -> list[dict[str, Any]]:
+def _border(args: argparse.Namespace, rule: ScoringRule) -> int:
+    return default_border(rule, args.bicubic or 1) if args.border is None else args.border
+
+
+def _distances(args: argparse.Namespace) -> dict[str, Callable[..., float]]:
+    """The perceptual metrics that were asked for, by name."""
+    if args.lpips is None and args.dists is None:
+        return {}
+    from restore.metrics.perceptual import Dists, Lpips
+
+    found: dict[str, Callable[..., float]] = {}
+    if args.lpips is not None:
+        found["lpips"] = Lpips(args.lpips, args.lpips_heads)
+    if args.dists is not None:
+        found["dists"] = Dists(args.dists, args.dists_heads)
+    return found
+
+
+def _measure(
+    table: Table, distances: dict[str, Callable[..., float]], restored: Path, target: Path
+) -> None:
+    """The last row's perceptual distances, of the whole images."""
     from restore import images
-    from restore.metrics.scores import score_bicubic
+
+    where = f"{restored} and {target}"
+    a, b = _brought_together(table.rule, images.read(restored), images.read(target), where)
+    with _named(target):
+        for name, distance in distances.items():
+            table.rows[-1][name] = distance(a, b)
+
+
+def _alone(target: str) -> list[tuple[Path | None, Path]]:
+    from restore import images
 
     files = images.list_images(target) if Path(target).is_dir() else [Path(target)]
-    rows = []
-    for file in files:
-        with _named(file):
-            psnr, ssim = score_bicubic(rule, images.read(file), scale, border)
-        rows.append({"image": file.stem, "psnr": psnr, "ssim": ssim})
-    return rows
+    return [(None, file) for file in files]
 
 
-def _rows(rule: ScoringRule, restored: str, target: str, border: int) -> list[dict[str, Any]]:
+def _score_image(
+    tables: list[Table], restored: Path | None, target: Path, scale: int | None
+) -> None:
+    """One row more in every table. A rule that refuses an image is out, where it is not alone."""
     from restore import images
-    from restore.metrics.scores import score
+    from restore.metrics.scores import score, score_bicubic
 
-    rows = []
-    for ours, theirs in _matched(restored, target):
-        a, b = images.read(ours), images.read(theirs)
-        over = (b.shape[0] - a.shape[0], b.shape[1] - a.shape[1])
-        if not all(0 <= side <= SPARE for side in over):
-            raise DataError.of(
-                "DAT06",
-                "images to compare differ in size",
-                f"{ours} and {theirs}",
-                f"{a.shape[1]}×{a.shape[0]} and {b.shape[1]}×{b.shape[0]}",
-                f"equal sizes (a target up to {SPARE} pixels larger is cut)",
-                "restore at the target's size",
-            )
+    theirs = images.read(target)
+    ours = None if restored is None else images.read(restored)
+    for table in tables:
+        if table.refused:
+            continue
+        rule, border = table.rule, table.border
+        try:
+            with _named(target):
+                if restored is None or ours is None:
+                    psnr, ssim = score_bicubic(rule, theirs, scale or 1, border)
+                else:
+                    a, b = _brought_together(rule, ours, theirs, f"{restored} and {target}")
+                    psnr, ssim = score(rule, a, b, border)
+        except DataError as error:
+            if len(tables) == 1:
+                raise
+            table.refused = error.problems[0].what
+            table.rows.clear()
+        else:
+            table.rows.append({"image": target.stem, "psnr": psnr, "ssim": ssim})
+
+
+def _brought_together(
+    rule: ScoringRule, a: np.ndarray, b: np.ndarray, where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Restored image and target of one size and one number of channels, as `rule` wants them."""
+    from restore import images
+
+    over = (b.shape[0] - a.shape[0], b.shape[1] - a.shape[1])
+    centred = rule.align == "centre-crop"
+    fits = [side >= 0 and (side % 2 == 0 if centred else side <= SPARE) for side in over]
+    if not all(fits):
+        raise DataError.of(
+            "DAT06",
+            "images to compare differ in size",
+            where,
+            f"{a.shape[1]}×{a.shape[0]} and {b.shape[1]}×{b.shape[0]}",
+            "a target larger by even numbers at most"
+            if centred
+            else f"equal sizes (a target up to {SPARE} pixels larger is cut)",
+            "restore at the target's size",
+        )
+    if not centred:
         b = b[: a.shape[0], : a.shape[1]]
-        if a.ndim != b.ndim and rule.gray == "replicate":
-            a, b = images.as_rgb(a), images.as_rgb(b)
-        with _named(theirs):
-            psnr, ssim = score(rule, a, b, border)
-        rows.append({"image": theirs.stem, "psnr": psnr, "ssim": ssim})
-    return rows
+    if a.ndim != b.ndim and rule.gray == "replicate":
+        return images.as_rgb(a), images.as_rgb(b)
+    return a, b
 
 
 @contextmanager
@@ -127,7 +246,7 @@ def _named(file: Path) -> Iterator[None]:
         ) from None
 
 
-def _matched(restored: str, target: str) -> list[tuple[Path, Path]]:
+def _matched(restored: str, target: str) -> list[tuple[Path | None, Path]]:
     """(restored, target) files, in the targets' order."""
     from restore import images
 
@@ -172,17 +291,39 @@ def _longest_beginning(stem: str, known: dict[str, Path]) -> str | None:
     return max(fitting, key=len, default=None)
 
 
-def _print(rows: list[dict[str, Any]], rule: ScoringRule, border: int, *, as_json: bool) -> None:
-    from restore.reports.records import mean
-    from restore.reports.tables import number, text_table
-
-    psnr, ssim = mean(r["psnr"] for r in rows), mean(r["ssim"] for r in rows)
+def _print(table: Table, *, as_json: bool) -> None:
     if as_json:
-        about = {"images": len(rows), "protocol": rule.name, "border": border, "rows": rows}
-        print(json.dumps({"psnr": psnr, "ssim": ssim, **about}, indent=2))
+        print(json.dumps(table.as_json(), indent=2))
         return
-    lines = [[r["image"], number(r["psnr"], 4), number(r["ssim"], 5)] for r in rows]
-    total = [f"mean of {len(rows)}", number(psnr, 4), number(ssim, 5)]
-    print(text_table([f"{rule.name}, border {border}", "PSNR [dB]", "SSIM"], [*lines, total]))
-    if math.isinf(psnr):
+    names = list(table.distances)
+    total = {"psnr": table.psnr, "ssim": table.ssim, **table.distances}
+    rows = [*table.rows, {"image": f"mean of {len(table.rows)}", **total}]
+    lines = [
+        [r["image"], number(r["psnr"], 4), *(number(r[name], 5) for name in ("ssim", *names))]
+        for r in rows
+    ]
+    head = [f"{table.rule.stamp}, border {table.border}", "PSNR [dB]", "SSIM"]
+    head += [name.upper() for name in names]
+    print(text_table(head, lines))
+    if math.isinf(table.psnr):
         print("inf: identical images")
+
+
+def _print_all(tables: list[Table], *, as_json: bool) -> None:
+    """Every protocol beside the others, and how far the choice alone moves the scores."""
+    if as_json:
+        found = [t.as_json() for t in tables if not t.refused]
+        refused = {t.rule.stamp: t.refused for t in tables if t.refused}
+        print(json.dumps({"protocols": found, "refused": refused}, indent=2))
+        return
+    lines = []
+    for t in tables:
+        scores = ["–", "–"] if t.refused else [number(t.psnr, 4), number(t.ssim, 5)]
+        form = f"{t.rule.colour}, {t.rule.pixels}, {t.rule.ssim}"
+        lines.append([t.rule.stamp, str(t.border), *scores, t.refused or form])
+    print(text_table(["protocol", "border", "PSNR [dB]", "SSIM", "pixels and form of SSIM"], lines))
+    scored = [t for t in tables if not t.refused and math.isfinite(t.psnr)]
+    if scored:
+        psnrs, ssims = [t.psnr for t in scored], [t.ssim for t in scored]
+        print(f"the same images: {max(psnrs) - min(psnrs):.2f} dB and ", end="")
+        print(f"{max(ssims) - min(ssims):.4f} of SSIM apart")

@@ -13,7 +13,7 @@ import torch
 
 from restore.data.pair import ImagePair
 from restore.data.source import Source
-from restore.evaluation.predictor import Predictor
+from restore.evaluation.predictor import Predictor, stored
 from restore.metrics.protocols import ScoringRule
 from restore.metrics.scores import bicubic, score
 from restore.reports.records import ImageRow
@@ -76,11 +76,13 @@ class Evaluator:
     ) -> list[float]:
         pair = self.source[index]
         start = time.perf_counter()
-        restored = predictor.restore(pair.lq)
+        output = predictor.unrounded(pair.lq)
+        restored = stored(output, pair.lq.dtype)
         seconds = time.perf_counter() - start
         scores = [math.nan] * 4
         if pair.gt is not None:
-            scores[:2] = score(self.rule, restored, pair.gt, self.border)
+            compared = output if self.rule.pixels == "unrounded" else restored
+            scores[:2] = score(self.rule, compared, pair.gt, self.border)
             scores[2:] = self._baseline(index, pair)
         if each is not None:
             each(index, Seen(self.name, pair, restored))
@@ -98,7 +100,7 @@ class Evaluator:
         return ImageRow(
             set=self.name,
             image=self.source.name(index),
-            protocol=self.rule.name,
+            protocol=self.rule.stamp,
             border=self.border,
             psnr=psnr,
             ssim=ssim,

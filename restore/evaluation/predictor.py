@@ -51,13 +51,18 @@ class Predictor:
 
     def restore(self, image: np.ndarray) -> np.ndarray:
         """`(h, w[, C])` uint8 or uint16 -> restored image of the same type, clamped and rounded."""
+        return stored(self.unrounded(image), image.dtype)
+
+    def unrounded(self, image: np.ndarray) -> np.ndarray:
+        """`restore` before clamping and rounding: `(h, w[, C])` float32, nominally in [0, 1]."""
         lq = torch.from_numpy(images.to_float(image)).to(self._device)
         output = self(lq.unsqueeze(0))[0].float().cpu().numpy()
-        bits = 8 if image.dtype == np.uint8 else 16
-        stored = images.quantise(output, bits)
-        return (
-            stored[0] if stored.shape[0] == 1 else np.ascontiguousarray(stored.transpose(1, 2, 0))
-        )
+        return output[0] if len(output) == 1 else np.ascontiguousarray(output.transpose(1, 2, 0))
+
+
+def stored(output: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """What a file of uint8 or uint16 keeps of `Predictor.unrounded`."""
+    return images.quantise(output, 8 if dtype == np.uint8 else 16)
 
 
 def _turned(x: Tensor, form: int) -> Tensor:

@@ -7,7 +7,23 @@ from typing import Literal
 from restore.metrics.protocols import PROTOCOLS, ScoringRule
 from restore.section import Natural, Section, no_effect
 
-Protocol = Literal["sr-y", "sr-y-rounded", "vdsr-y", "rgb"]
+Protocol = Literal[
+    "sr-y",
+    "sr-y-rounded",
+    "vdsr-y",
+    "grl-y",
+    "rgb",
+    "denoise-rgb",
+    "grl-rgb",
+    "gopro-rgb",
+    "gopro-unrounded",
+    "sidd-val",
+    "mirnet-rgb3d",
+    "sots-rgb",
+    "dpdd-rgb",
+    "realblur-rgb",
+]
+"""The names in `restore.metrics.protocols`, written out for the options' schema."""
 
 
 class MetricOptions(Section):

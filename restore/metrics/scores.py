@@ -1,148 +1,107 @@
-"""Floor 3. PSNR and SSIM of two images, and a scoring rule applied to them."""
+"""Floor 3. A scoring rule applied to two images."""
 
 from __future__ import annotations
 
 import math
+from ctypes import c_long, c_void_p
 
-import cv2
 import numpy as np
 
 from restore.errors import DataError
 from restore.images import as_rgb, luma
+from restore.metrics import realblur
 from restore.metrics.protocols import ScoringRule
+from restore.metrics.psnr_ssim import check_border, check_windows, psnr, ssim
+from restore.metrics.similarity import compiled, mean_similarity
 from restore.ops.resize import imresize
 
-WINDOW, SIGMA = 11, 1.5
-
-
-def psnr(
-    restored: np.ndarray, target: np.ndarray, *, data_range: float | None = None, border: int = 0
-) -> float:
-    """Peak signal-to-noise ratio in dB of two `(H, W)` or `(H, W, C)` images; `inf` when equal.
-
-    `data_range`: the peak, and the range that both are clamped to first. Integer images declare it
-    by their type (255, 65535); floating-point ones must be given it. `border`: pixels left out on
-    every side. Raises DataError when the shapes differ or the range is not declared.
-    """
-    a, b, peak = _comparable(restored, target, data_range, border)
-    if a.dtype == b.dtype == np.uint8 and peak >= 255:
-        squares = round(cv2.norm(a, b, cv2.NORM_L2SQR))  # a sum of integers, a last bit off
-    else:
-        squares = float(np.square(_clamped(a, peak) - _clamped(b, peak)).sum())
-    return math.inf if squares == 0 else 10 * math.log10(peak * peak * a.size / squares)
-
-
-def ssim(
-    restored: np.ndarray, target: np.ndarray, *, data_range: float | None = None, border: int = 0
-) -> float:
-    """Structural similarity of two images, mean over pixels and channels; 1.0 when equal.
-
-    The form of Wang et al. (2004) as BasicSR and MATLAB's ssim_index compute it: 11×11 Gaussian
-    window, σ 1.5, population covariance, windows that lie wholly inside the image.
-    Parameters and errors as for `psnr`; also raises DataError for sides below 11 pixels.
-    """
-    a, b, peak = _comparable(restored, target, data_range, border)
-    if min(a.shape[:2]) < WINDOW:
-        raise DataError.of(
-            "DAT12",
-            "image too small for SSIM",
-            "score",
-            f"{a.shape[1]}×{a.shape[0]} after the border",
-            f"sides of at least {WINDOW}",
-            "use a larger image or a smaller border",
-        )
-    a, b = _clamped(a, peak), _clamped(b, peak)
-    if a.ndim == 2:
-        return _ssim_plane(a, b, peak)
-    planes = [_ssim_plane(a[..., c], b[..., c], peak) for c in range(a.shape[2])]
-    return sum(planes) / len(planes)
-
-
-def _ssim_plane(a: np.ndarray, b: np.ndarray, peak: float) -> float:
-    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
-    mean_a, mean_b = _windowed(a), _windowed(b)
-    product = mean_a * mean_b
-    squares = mean_a * mean_a + mean_b * mean_b
-    covariance = _windowed(a * b) - product
-    variances = _windowed(a * a + b * b) - squares  # only their sum is needed
-    similar = (2 * product + c1) * (2 * covariance + c2)
-    return float((similar / ((squares + c1) * (variances + c2))).mean())
-
-
-_KERNEL = cv2.getGaussianKernel(WINDOW, SIGMA, cv2.CV_64F)
-
-
-def _windowed(plane: np.ndarray) -> np.ndarray:
-    """Gaussian mean of every window that lies inside `plane`."""
-    half = WINDOW // 2
-    return cv2.sepFilter2D(plane, cv2.CV_64F, _KERNEL, _KERNEL)[half:-half, half:-half]
-
-
-def _clamped(image: np.ndarray, peak: float) -> np.ndarray:
-    values = np.ascontiguousarray(image, dtype=np.float64)
-    inside = image.dtype.kind == "u" and np.iinfo(image.dtype).max <= peak
-    return values if inside else np.clip(values, 0, peak)
-
-
-def _comparable(
-    restored: np.ndarray, target: np.ndarray, data_range: float | None, border: int
-) -> tuple[np.ndarray, np.ndarray, float]:
-    a, b = np.asarray(restored), np.asarray(target)
-    if a.shape != b.shape or a.ndim not in (2, 3):
-        raise DataError.of(
-            "DAT06",
-            "images to compare differ in shape",
-            "score",
-            f"{a.shape} and {b.shape}",
-            "two images (H, W) or (H, W, C) of one shape",
-            "crop or resize one of them",
-        )
-    if data_range is None:
-        if a.dtype != b.dtype or a.dtype not in (np.uint8, np.uint16):
-            raise DataError.of(
-                "DAT13",
-                "the data range is not declared",
-                "score",
-                f"{a.dtype} and {b.dtype}",
-                "uint8 or uint16 images, or data_range",
-                "pass data_range=1.0 or 255.0",
-            )
-        data_range = float(np.iinfo(a.dtype).max)
-    if not 0 < data_range < math.inf:
-        raise DataError.of(
-            "DAT13",
-            "the data range is not positive",
-            "score",
-            str(data_range),
-            "a positive finite number",
-            "pass data_range=1.0 or 255.0",
-        )
-    if border < 0 or 2 * border >= min(a.shape[:2]):
-        raise DataError.of(
-            "DAT14",
-            "the border leaves no pixel" if border > 0 else "the border is not possible",
-            "score",
-            f"border {border} of {a.shape[1]}×{a.shape[0]}",
-            "a border ≥ 0 and below half of each side",
-            "use another border",
-        )
-    inside = slice(border, -border or None)
-    return a[inside, inside], b[inside, inside], data_range
+STRIP = 32
+LUMA, LUMA_SCALE = (65481.0, 128553.0, 24966.0), 255_000.0  # BT.601 weights in integers
 
 
 def score(
     rule: ScoringRule, restored: np.ndarray, target: np.ndarray, border: int
 ) -> tuple[float, float]:
-    """(PSNR in dB, SSIM) of two uint8 or uint16 images under `rule`, `border` pixels shaved."""
-    return _score_planes(plane(rule, restored, restored=True), plane(rule, target), border)
+    """(PSNR in dB, SSIM) of two images under `rule`, `border` pixels shaved.
+
+    uint8 or uint16, or floating point in [0, 1] where the rule takes pixels that are not rounded.
+    Raises DataError for images that cannot be compared.
+    """
+    if rule.align == "centre-crop":
+        target = _centre(target, restored.shape[:2])
+    if rule.align == "realblur":
+        return realblur.score(as_rgb(restored), as_rgb(target), border)
+    if _luma_of_bytes(rule, restored, target):
+        return _score_luma(rule, restored, target, border)
+    return _score_planes(rule, plane(rule, restored, restored=True), plane(rule, target), border)
 
 
-def _score_planes(a: np.ndarray, b: np.ndarray, border: int) -> tuple[float, float]:
-    return psnr(a, b, data_range=255.0, border=border), ssim(a, b, data_range=255.0, border=border)
+def _score_planes(
+    rule: ScoringRule, a: np.ndarray, b: np.ndarray, border: int
+) -> tuple[float, float]:
+    return (
+        psnr(a, b, data_range=255.0, border=border),
+        ssim(a, b, data_range=255.0, border=border, dialect=rule.ssim),
+    )
+
+
+def _luma_of_bytes(rule: ScoringRule, a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether the kernels can take luma on the way, so that no plane need be made."""
+    plain = rule.colour == "y" and not rule.round_luma and rule.ssim == "valid2d"
+    return plain and a.dtype == b.dtype == np.uint8 and a.shape == b.shape and a.ndim == 3
+
+
+def _score_luma(
+    rule: ScoringRule, a: np.ndarray, b: np.ndarray, border: int
+) -> tuple[float, float]:
+    check_border(a.shape, border)
+    inside = slice(border, -border or None)
+    a, b = a[inside, inside], b[inside, inside]
+    check_windows(a.shape, rule.ssim)
+    return luma_psnr(a, b), mean_similarity(a, b, 255.0, rule.ssim, luma=True)
+
+
+def luma_psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """PSNR in dB of the unrounded luma of two uint8 RGB images of one shape; `inf` when equal."""
+    mean_square = _luma_squares(a, b) / (a.shape[0] * a.shape[1])
+    return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
+
+
+def _luma_squares(a: np.ndarray, b: np.ndarray) -> float:
+    """The sum of squared differences of the luma of two uint8 RGB images."""
+    library = compiled()
+    if library is None or a.strides[1:] != (3, 1) or b.strides[1:] != (3, 1):
+        total = 0.0
+        for top in range(0, len(a), STRIP):
+            part = slice(top, top + STRIP)
+            steps = np.subtract(a[part], b[part], dtype=np.int16)
+            total += float(np.square(steps @ np.array(LUMA)).sum())
+        return total / LUMA_SCALE**2
+    squares = library.luma_squares(
+        c_void_p(a.ctypes.data),
+        c_void_p(b.ctypes.data),
+        (c_long * 2)(a.strides[0], b.strides[0]),
+        c_long(a.shape[0]),
+        c_long(a.shape[1]),
+    )
+    return squares / LUMA_SCALE**2
+
+
+def _centre(target: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The middle of a target that is larger by the same even number of pixels at both ends."""
+    over = [t - s for t, s in zip(target.shape[:2], shape, strict=True)]
+    if any(side < 0 or side % 2 for side in over):
+        return target  # refused as different in shape
+    y, x = (side // 2 for side in over)
+    return target[y : y + shape[0], x : x + shape[1]]
 
 
 def plane(rule: ScoringRule, image: np.ndarray, *, restored: bool = False) -> np.ndarray:
     """What `rule` compares of an image: uint8 RGB as it is, else float64 on the 0..255 range."""
+    if image.dtype.kind == "f":
+        image = np.clip(image.astype(np.float64), 0, 1) * 255
+        assert rule.colour == "rgb", "rules of luma take stored images"
+        return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
     if rule.colour == "rgb":
         rgb = as_rgb(image)
         return rgb if rgb.dtype == np.uint8 else rgb / 257.0
@@ -178,7 +137,7 @@ def score_bicubic(
         return score(rule, bicubic(imresize(target, 1 / scale), scale), target, border)
     y = plane(rule, target)
     up = imresize(imresize(y, 1 / scale), float(scale))
-    return _score_planes(np.rint(np.clip(up, 16, 235)), y, border)
+    return _score_planes(rule, np.rint(np.clip(up, 16, 235)), y, border)
 
 
 def bicubic(lq: np.ndarray, scale: int) -> np.ndarray:

@@ -79,7 +79,7 @@ def _write(
             ("network", f"{_name(tree)}, {run.parameters:,} parameters deployed"),
             ("weights", str(tree.path.pretrain_network_g)),
             ("weights sha256", run.weights_sha256),
-            ("protocol", f"{rule.name}, border {border}: {rule.about}"),
+            ("protocol", f"{rule.stamp}, border {border}: {rule.about}"),
             ("code", f"restore {versions()['restore']} {commit()}".strip()),
         ],
         scores=summarise(rows),

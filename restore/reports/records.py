@@ -14,8 +14,9 @@ from pathlib import Path
 class ImageRow:
     """One image under one scoring rule. PSNR in dB (`inf` for identical images), SSIM in [-1, 1].
 
-    `input_*` is the same score of the input brought to the target's size without a network:
-    MATLAB bicubic for super-resolution, the input itself otherwise.
+    `protocol` is the rule's name and version. `input_*` is the same score of the input brought to
+    the target's size without a network: MATLAB bicubic for super-resolution, the input itself
+    otherwise.
     """
 
     set: str

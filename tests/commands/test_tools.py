@@ -418,13 +418,16 @@ def test_score_prints_a_table(tmp_path: Path, restore: Command) -> None:
     ]
     rows.append(((rows[0][0] + rows[1][0]) / 2, (rows[0][1] + rows[1][1]) / 2))
     head, _, *lines = answer.out.splitlines()
-    assert answer.code == 0 and head.split() == "sr-y, border 2 PSNR [dB] SSIM".split()
+    assert answer.code == 0 and head.split() == "sr-y@1, border 2 PSNR [dB] SSIM".split()
     labels = ["a", "b", "mean of 2"]
     for line, label, (psnr, ssim) in zip(lines, labels, rows, strict=True):
         assert line.split() == [*label.split(), f"{psnr:.4f}", f"{ssim:.5f}"]
 
 
-@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+UNALIGNED = [name for name in PROTOCOLS if name != "realblur-rgb"]
+
+
+@pytest.mark.parametrize("protocol", UNALIGNED)
 def test_score_as_json(tmp_path: Path, restore: Command, protocol: str) -> None:
     hr = put(tmp_path / "hr.png", picture(20, 24, 3))
     sr = put(tmp_path / "sr.png", picture(20, 24, 3))
@@ -434,10 +437,47 @@ def test_score_as_json(tmp_path: Path, restore: Command, protocol: str) -> None:
         "psnr": psnr,
         "ssim": ssim,
         "images": 1,
-        "protocol": protocol,
+        "protocol": f"{protocol}@1",
         "border": 3,
         "rows": [{"image": "hr", "psnr": psnr, "ssim": ssim}],
     }
+
+
+def test_score_under_all_protocols(tmp_path: Path, restore: Command) -> None:
+    """Every rule beside the others; one that refuses the pair says why and stops nobody."""
+    hr = put(tmp_path / "hr.png", picture(20, 24, 3))
+    sr = put(tmp_path / "sr.png", picture(20, 24, 3))
+    answer = restore("score", "--protocol", "all", sr, hr)
+    *lines, last = answer.out.splitlines()
+    assert answer.code == 0 and [line.split()[0] for line in lines[2:]] == [
+        f"{name}@1" for name in PROTOCOLS
+    ]
+    assert "images cannot be aligned" in lines[-1] and "–" in lines[-1]
+    found = json.loads(restore("score", "--protocol", "all", "--json", sr, hr).out)
+    assert list(found["refused"]) == ["realblur-rgb@1"]
+    psnrs = [table["psnr"] for table in found["protocols"]]
+    assert len(psnrs) == len(PROTOCOLS) - 1
+    assert last.startswith(f"the same images: {max(psnrs) - min(psnrs):.2f} dB and ")
+    for table in found["protocols"]:
+        rule = PROTOCOLS[table["protocol"].removesuffix("@1")]
+        assert (table["psnr"], table["ssim"]) == score(rule, images.read(sr), images.read(hr), 0)
+
+
+def test_score_under_all_protocols_without_a_network(tmp_path: Path, restore: Command) -> None:
+    hr = put(tmp_path / "hr.png", picture(40, 44, 3))
+    found = json.loads(restore("score", "--protocol", "all", "--bicubic", "2", "--json", hr).out)
+    borders = {table["protocol"]: table["border"] for table in found["protocols"]}
+    assert borders["sr-y@1"] == borders["rgb@1"] == 2 and borders["gopro-rgb@1"] == 0
+
+
+def test_score_cuts_a_larger_target_around_its_centre(tmp_path: Path, restore: Command) -> None:
+    hr, sr = picture(40, 46, 3), picture(20, 26, 3)
+    files = put(tmp_path / "sr.png", sr), put(tmp_path / "hr.png", hr)
+    words = ("score", "--json", "--protocol", "sots-rgb", *files)
+    found = json.loads(restore(*words).out)
+    assert (found["psnr"], found["ssim"]) == score(PROTOCOLS["sots-rgb"], sr, hr[10:30, 10:36], 0)
+    put(files[1], picture(25, 30, 3))
+    refused(restore(*words), "DAT06", files[0], "even")
 
 
 def test_score_of_identical_images_is_infinite(tmp_path: Path, restore: Command) -> None:
@@ -495,7 +535,7 @@ def test_score_cuts_a_target_that_was_not_cut_to_the_scale(
         refused(restore("score", *files), "DAT06", files[0], f"{width}×{height}")
 
 
-@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+@pytest.mark.parametrize("protocol", UNALIGNED)
 def test_score_of_gray_beside_its_rgb_copy(tmp_path: Path, restore: Command, protocol: str) -> None:
     gray = picture(14, 14)
     files = put(tmp_path / "sr.png", gray), put(tmp_path / "hr.png", images.as_rgb(gray))
@@ -533,6 +573,8 @@ def test_score_names_the_image_that_is_too_small(tmp_path: Path, restore: Comman
         (["--bicubic", "1", "a.png"], "OPT18"),
         (["--border", "-1", "a.png", "b.png"], "OPT18"),
         (["--protocol", "psnr", "a.png", "b.png"], "OPT40"),
+        (["--lpips", "a.pth", "--bicubic", "2", "a.png"], "OPT40"),
+        (["--dists", "a.pth", "--protocol", "all", "a.png", "b.png"], "OPT40"),
         (["gone.png", "gone.png"], "IMG00"),
     ],
 )

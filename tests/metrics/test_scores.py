@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from skimage.metrics import structural_similarity
 from restore import images
 from restore.errors import DataError
 from restore.metrics import psnr, ssim
-from restore.metrics.options import MetricsOptions
+from restore.metrics.options import MetricsOptions, Protocol
 from restore.metrics.protocols import PROTOCOLS, default_border
 from restore.metrics.scores import bicubic, plane, score, score_bicubic
 from restore.ops.resize import imresize
@@ -270,10 +270,12 @@ GRAY_LUMA = [16.0, 235.0, 219 * 8 / 255 + 16, 219 * 127 / 255 + 16]  # 22.87…,
 
 
 def test_the_protocols_are_these() -> None:
-    assert list(PROTOCOLS) == ["sr-y", "sr-y-rounded", "vdsr-y", "rgb"]
+    assert tuple(PROTOCOLS) == get_args(Protocol)
+    shaved = {"sr-y", "sr-y-rounded", "vdsr-y", "grl-y", "rgb"}
     for name, rule in PROTOCOLS.items():
-        assert rule.name == name
-        assert [default_border(rule, scale) for scale in (1, 2, 4)] == [0, 2, 4]
+        assert rule.name == name and rule.stamp == f"{name}@1"
+        borders = [default_border(rule, scale) for scale in (1, 2, 4)]
+        assert borders == ([0, 2, 4] if name in shaved else [0, 0, 0])
 
 
 @pytest.mark.parametrize("restored", [True, False])
@@ -328,6 +330,8 @@ def test_scores_of_two_flat_images_by_hand() -> None:
 def test_sixteen_bits_score_as_eight_do() -> None:
     a, b = pair((16, 18, 3))
     for rule in PROTOCOLS.values():
+        if rule.align == "realblur":  # in float32; noise this small does not align
+            continue
         eight = score(rule, a, b, 1)
         sixteen = score(rule, a.astype(np.uint16) * 257, b.astype(np.uint16) * 257, 1)
         assert sixteen == pytest.approx(eight, abs=1e-9)
