@@ -525,6 +525,6 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     source = opened(paired(tmp_path / "p/gt.pack", tmp_path / "p/lq.pack", {"type": "pack"}))
     assert len(source) == 5
     assert main([*words, *out]) == 0 and "already there" in capsys.readouterr().out
-    assert main(words) == 2 and "error[OPT12]" in capsys.readouterr().err
+    assert main(words) == 2 and "error[OPT40]" in capsys.readouterr().err
     mixed = [*words, *out, "--layout", "rows", "--codec", "zlib"]
     assert main(mixed) == 2 and "error[OPT26]" in capsys.readouterr().err
