@@ -16,13 +16,15 @@ import logging
 import os
 import secrets
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from restore.errors import DataError, printable
+from restore.image_files import KIND_OF_SUFFIX, SUFFIXES
+from restore.image_files import list_images as list_images
+from restore.image_files import list_names as list_names
 from restore.image_headers import Facts, facts_of, flaw, kind_of, size_of, without_orientation
 from restore.png_parts import png_part
 
@@ -40,11 +42,6 @@ AlphaRule = Literal["refuse", "drop", "black"]
 OrientRule = Literal["refuse", "apply"]
 GrayRule = Literal["rgb2gray", "rgb2ycbcr"]
 
-_KIND_OF_SUFFIX = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
-    ".webp": "WEBP",
-}  # fmt: skip
-SUFFIXES = frozenset(_KIND_OF_SUFFIX)
 # Spares a pass over the common image; IMREAD_UNCHANGED means BGR, any depth and no turn as well.
 _RGB_AT_ONCE = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 _SRGB_NAMES = (b"sRGB", "sRGB".encode("utf-16-be"))  # as ICC v2 and v4 write the name
@@ -200,7 +197,7 @@ def write(path: str | os.PathLike[str], image: np.ndarray) -> None:
 
 def encode(image: np.ndarray, suffix: str, where: str) -> bytes:
     """The bytes that `write` puts into a file of this suffix; `where` names it in messages."""
-    kind = _KIND_OF_SUFFIX.get(suffix.lower())
+    kind = KIND_OF_SUFFIX.get(suffix.lower())
     if kind is None:
         raise flaw("IMG13", where, f"suffix {suffix!r}", f"one of {' '.join(sorted(SUFFIXES))}")
     bits = ("uint8", "uint16") if kind in ("PNG", "TIFF") else ("uint8",)
@@ -218,29 +215,6 @@ def encode(image: np.ndarray, suffix: str, where: str) -> bytes:
         got = f"{image.shape[1]}x{image.shape[0]} pixels"
         raise flaw("IMG13", where, got, f"a size that {kind} can hold")
     return encoded.tobytes()
-
-
-def list_images(folder: str | os.PathLike[str], *, recursive: bool = False) -> list[Path]:
-    """The files of a folder whose suffix is in SUFFIXES (letter case aside), sorted by their
-    relative POSIX path. Hidden files and folders are skipped; links to folders are not followed.
-
-    Raises DataError DAT02 (no such folder), DAT03 (no image in it), DAT04 (not readable).
-    """
-    return [Path(folder) / name for name in list_names(folder, recursive=recursive)]
-
-
-def list_names(folder: str | os.PathLike[str], *, recursive: bool = False) -> list[str]:
-    """The relative POSIX paths of `list_images`, a tenth of its memory."""
-    where = str(folder)
-    try:
-        found = sorted(_walk(where, "", recursive))
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise flaw("DAT02", where, str(error), "a folder of images") from None
-    except OSError as error:
-        raise flaw("DAT04", where, str(error), "a folder that this user may read") from None
-    if not found:
-        raise flaw("DAT03", where, "none", f"files in one of {' '.join(sorted(SUFFIXES))}")
-    return found
 
 
 def quantise(image: np.ndarray, bits: int = 8) -> np.ndarray:
@@ -339,7 +313,7 @@ def _inspect(
     facts = facts_of(kind, data, where)
     if orient == "refuse" and facts.orientation != 1:
         raise flaw("IMG08", where, f"EXIF orientation {facts.orientation}", "1 (upright)")
-    named = _KIND_OF_SUFFIX.get(os.path.splitext(where)[1].lower(), kind)
+    named = KIND_OF_SUFFIX.get(os.path.splitext(where)[1].lower(), kind)
     if named != kind:
         _note(where, f"{where} is a {kind} file by its content; read as such")
     if facts.profile and not any(name in facts.profile for name in _SRGB_NAMES):
@@ -396,16 +370,3 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         image = image[::-1]
     return np.ascontiguousarray(image)
-
-
-def _walk(folder: str, prefix: str, recursive: bool) -> Iterator[str]:
-    """The image files under `folder`, as POSIX paths relative to where the walk began."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                if recursive and not entry.is_symlink():
-                    yield from _walk(entry.path, f"{prefix}{entry.name}/", True)
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                yield prefix + entry.name

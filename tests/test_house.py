@@ -19,6 +19,7 @@ FLOORS: dict[str, tuple[int, str]] = {
     "restore.catalog": (2, "catalog"),
     "restore.section": (2, "catalog"),
     "restore.images": (2, "images"),
+    "restore.image_files": (2, "images"),
     "restore.image_headers": (2, "images"),
     "restore.png_parts": (2, "images"),
     "restore.world": (2, "world"),
