@@ -1,4 +1,4 @@
-"""Write options/schema/train.json, test.json and bench.json: what editors complete and check option files by.
+"""Write options/schema/*.json: what editors complete and check option files by.
 
   python scripts/write_schema.py            write them
   python scripts/write_schema.py --check    exit code 1 when a file on disk differs

@@ -3,8 +3,8 @@
   restore compare experiments/test_A/results experiments/test_B/results
   restore compare experiments/bench_SR_demo/results/SPAN experiments/bench_SR_demo/results/MaIR
 
-A and B are results of `restore test` or `restore bench`: a folder with rows.jsonl, the folder of the
-run, or the file. Only images scored under the same protocol and border are compared.
+A and B are results of `restore test` or `restore bench`: a folder with rows.jsonl, a run's folder
+or the file itself. Only images scored under the same protocol and border are compared.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Floor 7. `restore <command> …`: argv in, exit code out.
 
-Exit codes: 0 done, 1 what was examined has faults (a set, a cell of a matrix, a
-published figure), 2 a mistake in what was asked for, 3 a run
-had to stop, 4 nothing could be saved, 75 saved and left on request, 130 Ctrl-C.
+Exit codes: 0 done, 1 what was examined has faults (a set, a cell of a matrix, a published figure),
+2 a mistake in what was asked for, 3 a run had to stop, 4 nothing could be saved, 75 saved and left
+on request, 130 Ctrl-C.
 """
 
 from __future__ import annotations

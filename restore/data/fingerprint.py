@@ -69,6 +69,6 @@ def fingerprint(source: Source, options: Section, hashes: FileHashes) -> str:
         else:
             pair = source[index]
             arrays = [pair.lq] if pair.gt is None else [pair.lq, pair.gt]
-            parts = [f"{a.shape}{a.dtype}{hashlib.sha256(a).hexdigest()}" for a in arrays]
+            parts = [f"{a.shape}{a.dtype}{hashlib.sha256(a.tobytes()).hexdigest()}" for a in arrays]
         whole.update(json.dumps([source.name(index), parts]).encode())
     return whole.hexdigest()

@@ -14,7 +14,6 @@ from restore.recipes.experiment import Experiment
 from restore.recipes.gallery import TABLES, folder_name, share, training_curves, view_of
 from restore.recipes.pictures import PAIR, chosen
 from restore.reports.comparison import Comparison, Contender, Quoted, compare_all
-from restore.reports.curves import Series
 from restore.reports.page.page import ImageViews, Page, write_page
 from restore.reports.papers import count, duration, write_tables
 from restore.reports.provenance import commit, versions
@@ -52,7 +51,7 @@ def write_report(tree: BenchTree, filled: Sequence[Filled]) -> BenchReport:
         baseline_name=baseline,
         views=_views(folder / "cells", working, filled),
         quoted=quoted,
-        curves=_curves(tree),
+        curves=training_curves({n: about.weights for n, about in tree.networks.by_name().items()}),
         failures=failures,
         files=TABLES,
     )
@@ -186,8 +185,3 @@ def _view(cells: Path, report: Path, group: Sequence[Filled], index: int) -> Ima
         if (pairs / f"{index:05d}_{name}").exists():
             share(pairs / f"{index:05d}_{name}", report / f"{stem}_{name}")
     return view_of(pairs, index, group[0].rows[index], stem, restored)
-
-
-def _curves(tree: BenchTree) -> list[Series]:
-    networks = tree.networks.by_name().items()
-    return [series for name, about in networks for series in training_curves(name, about.weights)]

@@ -86,7 +86,7 @@ def _write(
         contenders=[contender],
         baseline_name=_baseline(tree),
         views=views,
-        curves=training_curves(_name(tree), tree.path.pretrain_network_g),
+        curves=training_curves({_name(tree): tree.path.pretrain_network_g or ""}),
         files=TABLES,
     )
     write_page(results / "report", page)

@@ -1,4 +1,4 @@
-"""Floor 6. What a report shows besides its numbers: kept images, a run's curves, files beside it."""
+"""Floor 6. What a report shows besides its numbers: kept images, training curves, other files."""
 
 from __future__ import annotations
 
@@ -41,13 +41,17 @@ def view_of(
     )
 
 
-def training_curves(name: str, weights: str | None) -> list[Series]:
-    """The curves of the run that `weights` are of; none for a file or a folder without a log."""
-    if weights is None or not Path(weights).is_dir():
-        return []
-    folder = Path(weights)
-    found = next((f for f in (folder, *folder.parents[:2]) if (f / "log.jsonl").is_file()), folder)
-    return read_curves(name, found / "log.jsonl")
+def training_curves(weights: dict[str, str]) -> list[Series]:
+    """The curves of the runs that weights are of (network -> weights), each run once; none for a
+    file or a folder without a log."""
+    logs: dict[Path, str] = {}
+    for name, path in weights.items():
+        folder = Path(path)
+        near = (folder, *folder.parents[:2]) if folder.is_dir() else ()
+        log = next((f / "log.jsonl" for f in near if (f / "log.jsonl").is_file()), None)
+        if log is not None:
+            logs.setdefault(log.resolve(), name)
+    return [series for log, name in logs.items() for series in read_curves(name, log)]
 
 
 def share(source: Path, target: Path) -> None:

@@ -84,12 +84,13 @@ def matrix_of(
         known = ", ".join(
             getattr(data, "name", None) or key for key, data in test.datasets.evaluated().items()
         )
+        figures = ", ".join(name for row in rows for name in row.figures)
         raise OptionError.of(
             "OPT45",
             "no set to reproduce",
             first.name,
             ", ".join(only or sorted(wanted)),
-            f"one of {known}, with published figures of {', '.join(f for r in rows for f in r.figures)}",
+            f"a set of the test file ({known}) that has published figures ({figures})",
             "change --sets, or name a test file with --opt",
         )
     network = BenchNetwork(

@@ -144,4 +144,7 @@ def _places(values: Sequence[float]) -> dict[float, Rank]:
     order = sorted({value for value in values if not math.isnan(value)}, reverse=True)
     if len(values) < 2 or len(order) < 2:
         return {}
-    return {order[0]: "best"} | ({order[1]: "second"} if len(values) > 2 else {})
+    places: dict[float, Rank] = {order[0]: "best"}
+    if len(values) > 2:
+        places[order[1]] = "second"
+    return places

@@ -20,7 +20,7 @@ class Series:
 
 
 def read_curves(run: str, log: Path) -> list[Series]:
-    """Loss and validation PSNRs of a run; nothing where there is no log. Broken lines are left out."""
+    """Loss and validation PSNRs of a run; nothing where there is no log, broken lines left out."""
     found: dict[str, list[tuple[float, float]]] = {}
     try:
         lines = log.read_text(encoding="utf-8").splitlines()

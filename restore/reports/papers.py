@@ -77,10 +77,9 @@ def latex(comparison: Comparison) -> str:
         if kind is not None and standing.kind != kind:
             lines.append(r"\midrule")
         kind = standing.kind
-        figures = (count(standing.parameters), duration(standing.seconds))
-        cells = [_escaped(_name(standing)), *(figure.replace("–", "--") for figure in figures)]
+        cells = [_escaped(_name(standing)), count(standing.parameters), duration(standing.seconds)]
         cells += [_both(standing.scores.get(s), _LATEX, " & ", "-- & --") for s in sets]
-        lines.append(" & ".join(cells) + r" \\")
+        lines.append(" & ".join(cells).replace("–", "--") + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
@@ -124,7 +123,7 @@ def _plain(text: str) -> str:
 
 
 _SPECIAL = {
-    "\\": r"\textbackslash{}", "×": r"$\times$", "~": r"\textasciitilde{}",
+    "\\": r"\textbackslash{}", "×": r"$\times$", "∞": r"$\infty$", "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}", **{c: "\\" + c for c in "&%$#_{}"},
 }  # fmt: skip
 

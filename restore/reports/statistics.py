@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -122,4 +123,5 @@ def _difference(pairs: Sequence[tuple[ImageRow, ImageRow]], measure: str, worst:
 def _wilcoxon(gaps: Sequence[float]) -> float:
     if len(gaps) < 2 or not any(gaps):
         return math.nan
-    return float(stats.wilcoxon(gaps).pvalue)
+    found: Any = stats.wilcoxon(gaps)
+    return float(found.pvalue)

@@ -14,8 +14,8 @@ from markupsafe import Markup
 from restore.errors import printable
 from restore.reports.papers import count, duration
 
-WIDTH, HEIGHT = 640, 340
-LEFT, RIGHT, TOP, BOTTOM = 58, 20, 16, 44
+WIDTH, HEIGHT = 480, 290
+LEFT, RIGHT, TOP, BOTTOM = 52, 16, 26, 46
 COLOURS = 8  # classes c0 … c7 of the page's style
 LINE = 15  # height of a label
 
@@ -72,9 +72,11 @@ def scatter(points: Sequence[Point], unit: str) -> Markup | None:
             f"{p.name}: {p.psnr:.2f} dB, {duration(p.seconds)}, {count(p.parameters)} parameters"
         )
         marks.append(
-            Markup('<circle class="dot c{}" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"><title>{}</title></circle>')
-            .format(p.colour % COLOURS, x, y, radius, printable(about))
-        )  # fmt: skip
+            Markup(
+                '<circle class="dot c{}" cx="{:.1f}" cy="{:.1f}" r="{:.1f}">'
+                "<title>{}</title></circle>"
+            ).format(p.colour % COLOURS, x, y, radius, printable(about))
+        )
         labels.append((x, y, radius, p))
     return _svg(
         "PSNR against time and parameters", frame.axes + Markup("").join(marks) + _labels(labels)
@@ -105,7 +107,7 @@ def lines(curves: Sequence[Curve], unit: str, about: str) -> Markup | None:
 
 
 def _thinned(curve: Curve, most: int = 240) -> tuple[Curve, list[tuple[float, float]]]:
-    """At most `most` points: the medians of equal stretches, so that noise does not hide the way."""
+    """At most `most` points: medians of equal stretches, so that noise does not hide the way."""
     points = [(x, y) for x, y in zip(curve.steps, curve.values, strict=True) if math.isfinite(y)]
     size = -(-len(points) // most)
     if size > 1:
@@ -159,13 +161,13 @@ def _frame(
         parts.append(
             Markup('<line class="axis" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>'
                    '<text class="tick" text-anchor="middle" x="{:.1f}" y="{}">{}</text>')
-            .format(x(value), x(value), floor, floor + 4, x(value), floor + 18, text)
+            .format(x(value), x(value), floor, floor + 4, x(value), floor + 19, text)
         )  # fmt: skip
     parts.append(
         Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>'
                '<text class="tick" text-anchor="end" x="{}" y="{}">{}</text>'
                '<text class="tick" x="{}" y="{}">{}</text>')
-        .format(LEFT, WIDTH - RIGHT, floor, floor, WIDTH - RIGHT, HEIGHT - 6, x_name, 4, 12, y_name)
+        .format(LEFT, WIDTH - RIGHT, floor, floor, WIDTH - RIGHT, HEIGHT - 6, x_name, 0, 12, y_name)
     )  # fmt: skip
     return _Frame(x, y, Markup("").join(parts))
 
@@ -183,7 +185,7 @@ def _nice(values: Sequence[float], room: float) -> tuple[float, float, list[tupl
     low, high = low - room * spread, high + room * spread
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.8)
     first = math.ceil(low / step - 1e-9)
     ticks = [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
     digits = max(0, -math.floor(math.log10(step)) + (1 if f"{step:.6e}".startswith("2.5") else 0))
