@@ -24,6 +24,7 @@ setup(
             "reports/page/*.j2",
             "reports/page/*.css",
             "reports/page/*.js",
+            "reports/published/*.yml",
         ]
     },
     entry_points={"console_scripts": ["restore=restore.commands.main:main"]},

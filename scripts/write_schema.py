@@ -1,4 +1,4 @@
-"""Write options/schema/train.json and test.json: what editors complete and check option files by.
+"""Write options/schema/*.json: what editors complete and check option files by.
 
   python scripts/write_schema.py            write them
   python scripts/write_schema.py --check    exit code 1 when a file on disk differs
@@ -19,11 +19,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from restore.recipes.bench_trees import BenchTree
 from restore.recipes.trees import TestTree, TrainTree
 from restore.section import Section
 
 FOLDER = Path(__file__).resolve().parent.parent / "options" / "schema"
-TREES = {"train": TrainTree, "test": TestTree}
+TREES = {"train": TrainTree, "test": TestTree, "bench": BenchTree}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 OUTSIDE = {
     "title": "your own",
@@ -35,7 +36,7 @@ OUTSIDE = {
 
 
 def main() -> int:
-    """Write or compare both files."""
+    """Write or compare all files."""
     parser = argparse.ArgumentParser(description="JSON schemas of the option files")
     parser.add_argument("--check", action="store_true", help="compare, and write nothing")
     check = parser.parse_args().check

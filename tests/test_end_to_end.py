@@ -126,8 +126,10 @@ def test_signal_saves_and_leaves(place: Path, undisturbed: Path, number: signal.
     name = f"stopped-{number.name}"
     # no regular save before the end: what is resumed from is what the signal saved
     words = train(name, "logger.save_checkpoint_freq=1000", "val.val_freq=1000")
-    process = start_until(words, place, place / "experiments" / name / "train.log")
-    time.sleep(0.15)
+    story = place / "experiments" / name / "train.log"
+    process = start_until(words, place, story)
+    while "GT patches of" not in story.read_text():  # said when the first step begins
+        time.sleep(0.001)
     process.send_signal(number)
     assert process.wait(60) in (0, 75)
     if process.returncode == 75:

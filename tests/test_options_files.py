@@ -19,8 +19,10 @@ from restore.data.options import EVALUATION_SETS, TRAINING_SETS
 from restore.errors import OptionError
 from restore.losses.options import LOSSES
 from restore.options import dump, read_document, read_options
+from restore.recipes.bench_trees import BenchTree, check_bench
 from restore.recipes.checks import check_test, check_train
 from restore.recipes.trees import TestTree, TrainTree
+from restore.reports.published.table import Published, published, published_as
 from restore.section import without_effect
 from restore.training.options import OPTIMISERS, SCHEDULES
 
@@ -37,19 +39,23 @@ def kind_of(file: Path) -> str:
 
 @cache
 def tree_of(file: Path) -> Any:
+    if kind_of(file) == "bench":
+        return read_tree(BenchTree, str(file), [], check_bench)
     if kind_of(file) == "train":
         return read_tree(TrainTree, str(file), [], check_train)
     return read_tree(TestTree, str(file), [], check_test)
 
 
-def test_there_are_files_of_both_kinds() -> None:
-    assert {kind_of(file) for file in FILES} == {"train", "test"}
+def test_there_are_files_of_every_kind() -> None:
+    assert {kind_of(file) for file in FILES} == {"train", "test", "bench"}
 
 
 @every_file
 def test_file_parses_and_is_called_as_its_run(file: Path) -> None:
     tree = tree_of(file)
     assert tree.name == file.stem
+    if kind_of(file) == "bench":
+        return
     assert re.fullmatch(rf"(train|test)_{re.escape(tree.network_g.type)}[\w+-]*_\w+", file.stem)
 
 
@@ -57,13 +63,18 @@ def test_file_parses_and_is_called_as_its_run(file: Path) -> None:
 def built(file: Path) -> nn.Module:
     """The file's network, without memory; built once for all files that have the same."""
     options = tree_of(file).network_g
-    first = next(other for other in FILES if tree_of(other).network_g == options)
+    others = (f for f in FILES if kind_of(f) != "bench")
+    first = next(f for f in others if tree_of(f).network_g == options)
     return build_network(options, meta=True) if first == file else built(first)
 
 
 @every_file
 def test_file_builds(file: Path) -> None:
-    parameters = list(built(file).parameters())
+    if kind_of(file) == "bench":
+        networks = [about.options() for about in tree_of(file).networks.by_name().values()]
+        parameters = [p for o in networks for p in build_network(o, meta=True).parameters()]
+    else:
+        parameters = list(built(file).parameters())
     assert parameters and all(p.is_meta for p in parameters)
 
 
@@ -75,7 +86,8 @@ def test_header_keeps_the_form(file: Path) -> None:
     assert lines[: len(header)] == header, "comments that do not stand at the top"
     promises = {line[2:].partition(":")[0]: line.partition(":")[2].strip() for line in header}
     assert all(promises[key] for key in ("Paper", "Promise", "Hardware", "Command"))
-    script = f"python {kind_of(file)}.py -opt options/{file.name}"
+    program = "restore bench" if kind_of(file) == "bench" else f"python {kind_of(file)}.py"
+    script = f"{program} -opt options/{file.name}"
     assert script in promises["Command"]
 
 
@@ -88,7 +100,7 @@ PAIRS = [
     (training, test)
     for training in FILES
     for test in FILES
-    if training.stem.removeprefix("train") == test.stem.removeprefix("test")
+    if kind_of(training) == "train" and training.stem[5:] == test.stem.removeprefix("test")
 ]
 
 
@@ -96,6 +108,37 @@ PAIRS = [
 def test_a_test_file_tests_what_its_training_file_makes(training: Path, test: Path) -> None:
     assert tree_of(test).network_g == tree_of(training).network_g
     assert tree_of(test).path.pretrain_network_g == f"experiments/{training.stem}"
+
+
+# Published figures: what a header promises stands in restore/reports/published, and is reached
+
+CLAIM = re.compile(r"published weights: (.*?)(?=\n# [A-Z]\w+:)", re.DOTALL)
+
+
+def claimed(file: Path) -> list[str]:
+    """The figures that a test file's header says the published weights reach."""
+    found = CLAIM.search(file.read_text(encoding="utf-8"))
+    text = found.group(1) if found else ""
+    text = re.split(r"authors|another SSIM", text)[0]
+    return [number.lstrip("0") for number in re.findall(r"\b\d\d\.\d\d\b|\b0?\.\d{3,4}\b", text)]
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if claimed(f)], ids=lambda f: f.stem)
+def test_figures_that_a_header_claims_are_published(file: Path) -> None:
+    rows = [row for row in published() if row.options == file.name]
+    if kind_of(file) == "bench":
+        rows = [row for name in tree_of(file).published for row in published_as(name)]
+    known = [figures for row in rows for figures in row.figures.values()]
+    numbers = {f"{f.psnr:.2f}" for f in known if f.psnr is not None}
+    numbers |= {f"{f.ssim:.{d}f}"[1:] for f in known if f.ssim is not None for d in (3, 4)}
+    assert set(claimed(file)) <= numbers
+
+
+@pytest.mark.parametrize("row", [r for r in published() if r.options], ids=lambda r: r.name)
+def test_published_rows_belong_to_a_test_file(row: Published) -> None:
+    tree = tree_of(ROOT / "options" / str(row.options))
+    sets = {getattr(s, "name", None) or k for k, s in tree.datasets.evaluated().items()}
+    assert set(row.figures) & sets, "no set of the file has a published figure"
 
 
 # SPAN's deployed parameters: what the paper counts, and the closed form for any width
@@ -140,7 +183,7 @@ def test_span_files_are_of_the_width_that_they_promise(file: Path) -> None:
 # Schemas
 
 
-@pytest.fixture(scope="module", params=["train", "test"])
+@pytest.fixture(scope="module", params=["train", "test", "bench"])
 def schema(request: pytest.FixtureRequest) -> dict[str, Any]:
     return json.loads((SCHEMAS / f"{request.param}.json").read_text(encoding="utf-8"))
 

@@ -11,6 +11,7 @@ from typing import Any
 from restore.commands.shared import add_overrides, overrides, read_tree
 from restore.errors import OptionError, Problem
 from restore.options import read_document
+from restore.recipes.bench_trees import BenchTree, check_bench
 from restore.recipes.checks import check_test, check_train
 from restore.recipes.trees import TestTree, TrainTree
 from restore.reports.sinks import log_to_console
@@ -37,7 +38,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(file: str, assignments: list[str]) -> str:
-    training = "train" in read_document(file).values
+    given = read_document(file).values
+    if "networks" in given:
+        return _check_matrix(file, assignments)
+    training = "train" in given
     tree: Any
     if training:
         tree = read_tree(TrainTree, file, assignments, check_train)
@@ -52,3 +56,15 @@ def _check(file: str, assignments: list[str]) -> str:
     if trained != deployed:
         counts += f", {trained:,} while training"
     return f"{'train' if training else 'test'} {tree.network_g.type} ×{tree.scale}, {counts}"
+
+
+def _check_matrix(file: str, assignments: list[str]) -> str:
+    tree = read_tree(BenchTree, file, assignments, check_bench)
+    from restore.archs import build_network, fuse
+
+    counts = []
+    for name, about in tree.networks.by_name().items():
+        deployed = fuse(build_network(about.options(), meta=True)).parameters()
+        counts.append(f"{name} {sum(p.numel() for p in deployed):,}")
+    cells = len(list(tree.cells()))
+    return f"bench ×{tree.scale}, {cells} cells; parameters deployed: {', '.join(counts)}"

@@ -1,7 +1,8 @@
 """Floor 7. `restore <command> …`: argv in, exit code out.
 
-Exit codes: 0 done, 1 a set was examined and has faults, 2 a mistake in what was asked for, 3 a run
-had to stop, 4 nothing could be saved, 75 saved and left on request, 130 Ctrl-C.
+Exit codes: 0 done, 1 what was examined has faults (a set, a cell of a matrix, a published figure),
+2 a mistake in what was asked for, 3 a run had to stop, 4 nothing could be saved, 75 saved and left
+on request, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from restore.errors import OptionError, Problem, RestoreError
 COMMANDS = {
     "train": "train the network of an option file",
     "test": "score a network on any number of sets, with a table and a page",
+    "bench": "score networks × sets × protocols × variants, side by side",
+    "compare": "is one run better than another: paired differences of two results",
+    "reproduce": "measure a network against its published figures",
     "check": "validate option files and build their networks, without data",
     "prepare": "lay out a data set",
     "infer": "restore an image or a folder",

@@ -98,16 +98,15 @@ class ValidationOptions(ScoringOptions):
     val_freq: Count | None = None
 
 
-class RunTree(Section):
+class Run(Section):
+    """What every option file of a run says."""
+
     name: str
-    model_type: Literal["SRModel"] = "SRModel"
     scale: Count
     num_gpu: Natural | Literal["auto"] = "auto"
     num_threads: Count | None = None
     """CPU threads of one operation; torch's own choice when left out."""
     manual_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    network_g: Annotated[Section, NETWORK]
-    path: PathOptions = PathOptions()
 
     @field_validator("name")
     @classmethod
@@ -120,6 +119,14 @@ class RunTree(Section):
                 "choose a plain name",
             )
         return name
+
+
+class RunTree(Run):
+    """A run of one network."""
+
+    model_type: Literal["SRModel"] = "SRModel"
+    network_g: Annotated[Section, NETWORK]
+    path: PathOptions = PathOptions()
 
 
 class TrainTree(RunTree):

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from restore.errors import DataError
+
 
 @dataclass(frozen=True)
 class ImageRow:
@@ -71,14 +73,14 @@ def mean(values: Iterable[float]) -> float:
 
 
 def summarise(rows: Sequence[ImageRow]) -> list[SetScore]:
-    """One SetScore per set, in the order in which the sets first appear."""
+    """One SetScore per set and protocol, in the order in which they first appear."""
     scores = []
-    for name in dict.fromkeys(row.set for row in rows):
-        of_set = [row for row in rows if row.set == name]
+    for name, protocol in dict.fromkeys((row.set, row.protocol) for row in rows):
+        of_set = [row for row in rows if (row.set, row.protocol) == (name, protocol)]
         scores.append(
             SetScore(
                 set=name,
-                protocol=of_set[0].protocol,
+                protocol=protocol,
                 images=len(of_set),
                 psnr=mean(r.psnr for r in of_set),
                 ssim=mean(r.ssim for r in of_set),
@@ -103,8 +105,38 @@ def write_results(folder: Path, rows: Sequence[ImageRow], about: dict[str, objec
         table.writeheader()
         table.writerows({**asdict(row), "gain": row.gain} for row in rows)
     with_header.replace(folder / "rows.csv")
-    sets = {s.set: {k: v for k, v in asdict(s).items() if k != "set"} for s in summarise(rows)}
+    scores = summarise(rows)
+    several = len({s.protocol for s in scores}) > 1
+    sets = {
+        f"{s.set}, {s.protocol}" if several else s.set: {
+            k: v for k, v in asdict(s).items() if k != "set"
+        }
+        for s in scores
+    }
     replace_text(folder / "summary.json", json.dumps({"sets": sets, **about}, indent=2) + "\n")
+
+
+def read_rows(file: Path) -> list[ImageRow]:
+    """The rows of a `rows.jsonl`; keys that this version does not know are left out.
+
+    Raises DataError DAT28 for a file that holds something else.
+    """
+    known = {f.name for f in fields(ImageRow)}
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            values = json.loads(line)
+            rows.append(ImageRow(**{key: v for key, v in values.items() if key in known}))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise DataError.of(
+                "DAT28",
+                "not a row of results",
+                f"{file}:{number}",
+                str(error).splitlines()[0][:100],
+                "one JSON object an image, as test.py writes",
+                "name a rows.jsonl or a folder with one",
+            ) from None
+    return rows
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-// Sorts the table of images and drives the viewer. Everything it shows is already in the page.
+// Sorts and filters the tables and drives the viewer. Everything it shows is already in the page.
 "use strict";
 (() => {
   const byId = (id) => document.getElementById(id);
@@ -16,35 +16,77 @@
     figures.map((figure) => [figure.dataset.layer, figure.querySelector("b").textContent]));
 
   // Region: x, y, w, h in target pixels. Cut: per cent of the width that shows the left layer.
-  const usual = { left: "baseline", right: "restored" };
-  const state = { view: null, chosen: { ...usual }, cut: 50, region: [0, 0, 1, 1] };
+  // Gain: how much brighter errors are shown than they are; 0 shows the images.
+  const usual = { left: "baseline", right: "r0" };
+  const state = { view: null, chosen: { ...usual }, cut: 50, region: [0, 0, 1, 1], gain: 0 };
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+  const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-  // ---- table ----
+  // ---- tables ----
+
+  const collator = new Intl.Collator("en", { numeric: true });
+  let measure = "psnr";
+
+  // A cell's key: its own, or that of the measure it shows now.
+  const keyOf = (cell) => cell.dataset.key ?? cell.querySelector(`.${measure}`).dataset.key;
+
+  // Columns of a sorter, in a head of one or two lines.
+  function columnOf(head) {
+    const table = head.closest("table");
+    const lines = [...table.tHead.rows];
+    if (lines.length === 1 || head.rowSpan > 1) return head.cellIndex;
+    return [...lines[0].cells].filter((cell) => cell.rowSpan > 1).length + head.cellIndex;
+  }
+
+  function sortBy(head) {
+    const table = head.closest("table"), body = table.tBodies[0];
+    const column = columnOf(head);
+    const isText = head.dataset.kind === "text";
+    const before = head.getAttribute("aria-sort");
+    const up = before ? before === "descending" : isText || head.classList.contains("up");
+    const order = (a, b) => {
+      if (isText) return (up ? 1 : -1) * collator.compare(a.key, b.key);
+      if (a.key === "" || b.key === "") return (a.key === "") - (b.key === "");
+      const first = Number(a.key), second = Number(b.key);
+      return (up ? 1 : -1) * ((first > second) - (first < second));
+    };
+    for (const other of table.querySelectorAll(".sorter")) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const rows = [...body.rows].map((row) => ({ row, key: keyOf(row.cells[column]) }));
+    body.append(...rows.sort(order).map(({ row }) => row));
+  }
+
+  for (const head of document.querySelectorAll(".sorter")) {
+    head.addEventListener("click", () => sortBy(head));
+  }
 
   const table = byId("images");
   const body = table && table.tBodies[0];
-  const heads = table ? [...table.tHead.rows[0].cells] : [];
-  const collator = new Intl.Collator("en", { numeric: true });
+  const openable = () => [...body.rows].filter((row) => row.dataset.view && !row.hidden);
 
-  function sortBy(head) {
-    const column = heads.indexOf(head);
-    const isText = head.dataset.kind === "text";
-    const before = head.getAttribute("aria-sort");
-    const up = before ? before === "descending" : isText;
-    const key = (row) => row.cells[column].dataset.key;
-    const order = (a, b) => {
-      if (isText) return (up ? 1 : -1) * collator.compare(key(a), key(b));
-      if (key(a) === "" || key(b) === "") return (key(a) === "") - (key(b) === "");
-      const first = Number(key(a)), second = Number(key(b));
-      return (up ? 1 : -1) * ((first > second) - (first < second));
-    };
-    heads.forEach((other) => other.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", up ? "ascending" : "descending");
-    body.append(...[...body.rows].sort(order));
+  function filter() {
+    const only = byId("only")?.value ?? "", rule = byId("rule")?.value;
+    const named = (byId("named")?.value ?? "").trim().toLowerCase();
+    for (const row of body.rows) {
+      row.hidden = (only !== "" && row.dataset.set !== only)
+        || (rule !== undefined && row.dataset.rule !== rule)
+        || !row.cells[0].dataset.key.toLowerCase().includes(named);
+    }
+    const shown = new Set(openable().map((row) => row.dataset.view));
+    for (const thumb of thumbs) thumb.hidden = !shown.has(thumb.dataset.view);
   }
 
-  const openable = () => [...body.rows].filter((row) => row.dataset.view && !row.hidden);
+  function showMeasure(name) {
+    measure = name;
+    for (const part of body.querySelectorAll(".psnr, .ssim")) {
+      part.hidden = !part.classList.contains(name);
+    }
+  }
+
+  // ---- viewer ----
+
+  const strip = byId("strip");
+  const thumbs = strip ? [...strip.children] : [];
 
   function step(by) {
     const rows = openable();
@@ -56,11 +98,15 @@
   function reveal() {
     const top = viewer.getBoundingClientRect().top;
     if (top >= 0 && top < innerHeight / 2) return;
-    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    viewer.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+    viewer.scrollIntoView({ behavior: calm() ? "auto" : "smooth", block: "start" });
   }
 
-  // ---- viewer ----
+  function mark(parts, index) {
+    for (const part of parts) {
+      if (Number(part.dataset.view ?? -1) === index) part.setAttribute("aria-current", "true");
+      else part.removeAttribute("aria-current");
+    }
+  }
 
   function open(index) {
     const view = views[index];
@@ -69,10 +115,10 @@
     byId("viewer-name").textContent = view.image;
     const gain = view.notes.gain ? ` · gain ${view.notes.gain}` : "";
     byId("viewer-about").textContent = `${view.set} · ${view.width} × ${view.height}${gain}`;
-    for (const row of body.rows) {
-      if (Number(row.dataset.view ?? -1) === index) row.setAttribute("aria-current", "true");
-      else row.removeAttribute("aria-current");
-    }
+    mark(body.rows, index);
+    mark(thumbs, index);
+    const thumb = thumbs[index];
+    if (thumb) strip.scrollLeft = thumb.offsetLeft - (strip.clientWidth - thumb.offsetWidth) / 2;
     for (const [layer, file] of Object.entries(view.files)) {
       document.querySelectorAll(`[data-layer="${layer}"]`).forEach((part) => { part.hidden = !file; });
       if (file) images[layer].src = file;
@@ -82,9 +128,13 @@
     for (const figure of figures) {
       figure.querySelector("span").textContent = view.notes[figure.dataset.layer] ?? "";
     }
+    const there = Object.keys(view.files).filter((layer) => view.files[layer]);
     for (const side of ["left", "right"]) {
       if (!view.files[state.chosen[side]]) state.chosen[side] = usual[side];
+      if (!view.files[state.chosen[side]]) state.chosen[side] = there.at(-1);
     }
+    byId("show").hidden = !view.files.target;
+    if (!view.files.target) showGain(0);
     showLayers();
     layout();
     setRegion(...view.zoom);
@@ -101,6 +151,47 @@
       byId(`tag-${side}`).textContent = labels[state.chosen[side]];
     }
     setCut(state.cut);
+    drawErrors();
+  }
+
+  function showGain(gain) {
+    state.gain = gain;
+    document.querySelector(`input[name="show"][value="${gain}"]`).checked = true;
+    byId("scale").hidden = gain === 0;
+    byId("scale-end").textContent = gain ? `${Math.round(255 / gain)} of 255` : "";
+    crops.dataset.gain = picture.dataset.gain = gain;
+    if (state.view === null) return;
+    drawErrors();
+    drawCrops();
+  }
+
+  const ready = (image) => image.complete && image.naturalWidth > 0;
+
+  // |layer − target| of a part of both, on a canvas; the page's filters give it brightness and colour.
+  function subtract(brush, part, layer) {
+    const { width, height } = views[state.view];
+    const [x, y, w, h] = part, target = images.target;
+    for (const [image, how] of [[images[layer], "copy"], [target, "difference"]]) {
+      if (!ready(image)) return;
+      const across = image.naturalWidth / width, down = image.naturalHeight / height;
+      brush.imageSmoothingEnabled = false;
+      brush.globalCompositeOperation = how;
+      brush.drawImage(image, x * across, y * down, w * across, h * down,
+        0, 0, brush.canvas.width, brush.canvas.height);
+    }
+  }
+
+  function drawErrors() {
+    const { width, height } = views[state.view];
+    for (const side of ["left", "right"]) {
+      const canvas = byId(`error-${side}`);
+      canvas.hidden = state.gain === 0;
+      canvas.classList.toggle(side, true);
+      if (canvas.hidden) continue;
+      canvas.width = width;
+      canvas.height = height;
+      subtract(canvas.getContext("2d"), [0, 0, width, height], state.chosen[side]);
+    }
   }
 
   // As large as fits; from twice its size on by whole numbers, with its pixels left visible.
@@ -131,15 +222,17 @@
   function cropPlace() {
     const look = getComputedStyle(crops);
     const shown = figures.filter((figure) => !figure.hidden).length;
-    const columns = Math.min(shown, Number(look.getPropertyValue("--columns")));
+    const most = Number(look.getPropertyValue("--columns"));
+    const columns = Math.ceil(shown / Math.ceil(shown / most));
+    crops.style.gridTemplateColumns = `repeat(${columns}, auto)`;
     const gaps = (columns - 1) * parseFloat(look.columnGap);
     return Math.floor((crops.clientWidth - gaps) / columns * devicePixelRatio);
   }
 
   function setRegion(x, y, w, h) {
     const { width, height } = views[state.view];
-    w = clamp(w, 1, Math.min(width, cropPlace()));
-    h = clamp(h, 1, height);
+    w = clamp(Math.round(w), 1, Math.min(width, cropPlace()));
+    h = clamp(Math.round(h), 1, height);
     x = clamp(Math.round(x), 0, width - w);
     y = clamp(Math.round(y), 0, height - h);
     state.region = [x, y, w, h];
@@ -148,6 +241,16 @@
       byId("region").style[edge] = `${100 * part}%`;
     }
     drawCrops();
+  }
+
+  // The region about the same centre, `by` times as wide, between 8 pixels and half a kilopixel.
+  function resizeRegion(by) {
+    const { width, height } = views[state.view];
+    const [x, y, w, h] = state.region;
+    const side = clamp(Math.round(Math.max(w, h) * by), 8, Math.min(512, Math.max(width, height)));
+    const times = side / Math.max(w, h);
+    const [wide, high] = [Math.min(width, w * times), Math.min(height, h * times)];
+    setRegion(x + (w - wide) / 2, y + (h - high) / 2, wide, high);
   }
 
   // Each target pixel becomes a square of `times` by `times` screen pixels.
@@ -161,9 +264,13 @@
       canvas.width = w * times;
       canvas.height = h * times;
       figure.style.width = canvas.style.width = `${w * times / devicePixelRatio}px`;
-      if (!image.complete || !image.naturalWidth) continue;
-      const across = image.naturalWidth / width, down = image.naturalHeight / height;
+      if (!ready(image)) continue;
       const brush = canvas.getContext("2d");
+      if (state.gain) {
+        subtract(brush, state.region, figure.dataset.layer);
+        continue;
+      }
+      const across = image.naturalWidth / width, down = image.naturalHeight / height;
       brush.imageSmoothingEnabled = false;
       brush.drawImage(image, x * across, y * down, w * across, h * down,
         0, 0, canvas.width, canvas.height);
@@ -210,6 +317,11 @@
     if (event.pointerType === "mouse" && event.buttons === 1) regionAt(event);
   });
   picture.addEventListener("keydown", (event) => {
+    const by = { "+": 1 / 2, "=": 1 / 2, "-": 2, "−": 2 }[event.key];
+    if (by && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      resizeRegion(by);
+    }
     const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (!way) return;
     event.preventDefault();
@@ -218,17 +330,25 @@
     setRegion(x + far * way[0], y + far * way[1], w, h);
   });
 
-  for (const input of document.querySelectorAll(".segments input")) {
+  for (const input of document.querySelectorAll(".choices input")) {
     input.addEventListener("change", () => {
       state.chosen[input.name] = input.value;
       showLayers();
     });
   }
+  for (const input of document.querySelectorAll('input[name="show"]')) {
+    input.addEventListener("change", () => showGain(Number(input.value)));
+  }
   for (const image of Object.values(images)) {
-    image.addEventListener("load", () => { layout(); drawCrops(); });
+    image.addEventListener("load", () => { layout(); drawCrops(); drawErrors(); });
   }
   byId("previous").addEventListener("click", () => step(-1));
   byId("next").addEventListener("click", () => step(1));
+  byId("closer").addEventListener("click", () => resizeRegion(1 / 2));
+  byId("farther").addEventListener("click", () => resizeRegion(2));
+  for (const thumb of thumbs) {
+    thumb.addEventListener("click", () => open(Number(thumb.dataset.view)));
+  }
   addEventListener("resize", () => {
     if (state.view === null) return;
     layout();
@@ -236,17 +356,15 @@
   });
 
   if (!table) return;
-  for (const head of heads) head.addEventListener("click", () => sortBy(head));
   body.addEventListener("click", (event) => {
     const row = event.target.closest("tr[data-view]");
     if (!row) return;
     open(Number(row.dataset.view));
     reveal();
   });
-  byId("only")?.addEventListener("change", (event) => {
-    const name = event.target.value;
-    for (const row of body.rows) row.hidden = name !== "" && row.dataset.set !== name;
-  });
+  for (const name of ["only", "rule"]) byId(name)?.addEventListener("change", filter);
+  byId("named")?.addEventListener("input", filter);
+  byId("measure").addEventListener("change", (event) => showMeasure(event.target.value));
   const first = openable()[0];
   if (first) open(Number(first.dataset.view));
 })();

@@ -1,7 +1,8 @@
-"""Floor 2. The report of one benchmark run as a single HTML file that opens without a network.
+"""Floor 2. A report as one HTML file in a folder that opens without a network.
 
-The tables are written by the template; `page.js` only sorts them and drives the viewer. Names
-come from outside, so all text is escaped and the page's content policy lets nothing else run.
+The tables and charts are written by the template; `page.js` only sorts, filters and drives the
+viewer. Names come from outside, so all text is escaped and the page's content policy lets nothing
+else run.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -20,23 +21,34 @@ from urllib.parse import quote
 from jinja2 import Environment, StrictUndefined
 
 from restore.errors import DataError, Problem, printable
-from restore.reports.records import ImageRow, SetScore, replace_text
+from restore.reports.comparison import Contender, Quoted, compare_all
+from restore.reports.curves import Series
+from restore.reports.page.tables import (
+    curve_charts,
+    difference_lines,
+    image_table,
+    score_tables,
+    shown_number,
+)
+from restore.reports.records import ImageRow, replace_text
 
 
 @dataclass(frozen=True)
 class ImageViews:
     """What one image can be seen as. Files are POSIX paths relative to the page's folder.
 
-    `width` and `height` are those of restored and target; `lq` may be smaller and is shown scaled
-    up. `zoom` is x, y, w, h of the region first shown enlarged, in target pixels.
+    `restored`: contender -> file. `width` and `height` are those of restored and target; `lq` may
+    be smaller and is shown scaled up. `zoom` is x, y, w, h of the region first shown enlarged, in
+    target pixels. `thumb`: a small picture for the strip.
     """
 
     set: str
     image: str
     lq: str
     baseline: str
-    restored: str
+    restored: dict[str, str]
     target: str | None
+    thumb: str | None
     width: int
     height: int
     zoom: tuple[int, int, int, int]
@@ -44,34 +56,20 @@ class ImageViews:
 
 @dataclass(frozen=True)
 class Page:
-    """One run: what it was (`facts`), its scores, its images. `baseline_name`: bicubic or input."""
+    """What was measured (`facts`), who was (`contenders`), what failed, and what can be seen.
+
+    `baseline_name`: bicubic or input. `files`: (label, path) of what lies beside the page.
+    """
 
     title: str
     facts: Sequence[tuple[str, str]]
-    scores: Sequence[SetScore]
-    rows: Sequence[ImageRow]
-    views: Sequence[ImageViews]
+    contenders: Sequence[Contender]
     baseline_name: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One figure as the reader sees it and as the page sorts it (empty: unknown, always last)."""
-
-    text: str
-    key: str
-    tone: str = ""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the table of images; `view` is its place in the viewer's list, if it has one."""
-
-    set: str
-    image: str
-    view: int | None
-    gain: float
-    cells: tuple[Cell, ...]
+    views: Sequence[ImageViews]
+    quoted: Sequence[Quoted] = ()
+    curves: Sequence[Series] = ()
+    failures: Sequence[str] = ()
+    files: Sequence[tuple[str, str]] = ()
 
 
 def write_page(folder: Path, page: Page) -> Path:
@@ -93,121 +91,52 @@ def render(page: Page) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     baseline = printable(page.baseline_name)
-    rows = {(row.set, row.image): row for row in page.rows}
+    layers = {"lq": "LQ", "baseline": _headed(baseline)}
+    layers |= {f"r{k}": printable(c.name) for k, c in enumerate(page.contenders)}
+    layers["target"] = "GT"
+    comparisons = compare_all(page.contenders, page.baseline_name, page.quoted)
+    table = image_table(page.contenders, [(view.set, view.image) for view in page.views])
     return environment.from_string(_package_text("template.html.j2")).render(
         title=printable(page.title),
         facts=[(printable(name), printable(value), _is_hash(value)) for name, value in page.facts],
-        scores=_score_lines(page),
-        lines=_image_lines(page),
-        sets=[printable(name) for name in dict.fromkeys(x.set for x in (*page.rows, *page.views))],
-        layers={"lq": "LQ", "baseline": _headed(baseline), "restored": "Restored", "target": "GT"},
+        failures=[printable(failure) for failure in page.failures],
+        files=[(printable(label), quote(path)) for label, path in page.files],
+        scores=score_tables(comparisons),
+        differences=difference_lines(page.contenders),
+        reference=printable(page.contenders[0].name) if page.contenders else "",
+        curves=curve_charts(page.curves),
+        names=[printable(c.name) for c in page.contenders],
+        table=table,
+        layers=layers,
         baseline=baseline,
-        views=_as_script_data([_view_data(v, rows.get((v.set, v.image))) for v in page.views]),
+        views=_as_script_data([_view_data(page, view) for view in page.views]),
+        thumbs=[None if view.thumb is None else _link(view, view.thumb) for view in page.views],
+        shown=[(printable(v.image), printable(v.set), v.width, v.height) for v in page.views],
         style=_package_text("page.css"),
         script=script,
         script_digest=digest,
     )
 
 
-def _score_lines(page: Page) -> list[tuple[str, str, int, tuple[Cell, ...]]]:
-    """Set, protocol, images, cells; a set seen only without targets has no figures."""
-    seen = {view.set for view in page.views}
-    scored = {view.set for view in page.views if view.target is not None}
-    known = [score.set in scored or score.set not in seen for score in page.scores]
-    best = _best(score.gain for score, has in zip(page.scores, known, strict=True) if has)
-    return [
-        (
-            printable(score.set),
-            printable(score.protocol),
-            score.images,
-            _cells(score if has else None, best),
-        )
-        for score, has in zip(page.scores, known, strict=True)
-    ]
-
-
-def _image_lines(page: Page) -> list[Line]:
-    """One line an image, largest gain first, unknown gains last; views without a row included."""
-    place = {(view.set, view.image): index for index, view in enumerate(page.views)}
-    found: list[tuple[str, str, ImageRow | None]] = []
-    for row in page.rows:
-        index = place.get((row.set, row.image))
-        blind = index is not None and page.views[index].target is None
-        found.append((row.set, row.image, None if blind else row))
-    listed = {(row.set, row.image) for row in page.rows}
-    found += [(*key, None) for key in place if key not in listed]
-
-    best = _best(row.gain for _, _, row in found if row is not None)
-    lines = [
-        Line(
-            set=printable(set_name),
-            image=printable(image),
-            view=place.get((set_name, image)),
-            gain=math.nan if row is None else row.gain,
-            cells=_cells(row, best),
-        )
-        for set_name, image, row in found
-    ]
-    return sorted(lines, key=lambda line: (math.isnan(line.gain), -line.gain))
-
-
-def _cells(score: ImageRow | SetScore | None, best: float) -> tuple[Cell, ...]:
-    """PSNR, SSIM, the baseline's PSNR and SSIM, gain."""
-    if score is None:
-        return (Cell("–", "", "unknown"),) * 5
-    gain = score.gain
-    shown = _number(gain, 2)
-    if gain > 0 and shown != "0.00":
-        shown = "+" + shown
-    tones = {"best": gain == best, "worse": gain < 0, "unknown": math.isnan(gain)}
-    tone = next((name for name, holds in tones.items() if holds), "")
-    return (
-        Cell(_number(score.psnr, 2), _sort_key(score.psnr)),
-        Cell(_number(score.ssim, 4), _sort_key(score.ssim)),
-        Cell(_number(score.input_psnr, 2), _sort_key(score.input_psnr)),
-        Cell(_number(score.input_ssim, 4), _sort_key(score.input_ssim)),
-        Cell(shown, _sort_key(gain), tone),
-    )
-
-
-def _best(gains: Iterable[float]) -> float:
-    """The largest gain, if it is one; otherwise NaN, which equals no gain."""
-    return max((gain for gain in gains if gain > 0), default=math.nan)
-
-
-def _number(value: float, digits: int) -> str:
-    """`value` with a true minus sign; – for NaN, ∞ for infinity, no minus before 0.00."""
-    if math.isnan(value):
-        return "–"
-    size = "∞" if math.isinf(value) else f"{abs(value):.{digits}f}"
-    return "−" + size if value < 0 and size.strip("0.") else size
-
-
-def _sort_key(value: float) -> str:
-    """`value` as JavaScript's Number() reads it; empty for NaN."""
-    if math.isnan(value):
-        return ""
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return repr(float(value))
-
-
-def _view_data(view: ImageViews, row: ImageRow | None) -> dict[str, object]:
+def _view_data(page: Page, view: ImageViews) -> dict[str, object]:
     """What the viewer needs of one image. An input that is its own baseline is shown once."""
-    names = {
+    names: dict[str, str | None] = {
         "lq": None if view.lq == view.baseline else view.lq,
         "baseline": view.baseline,
-        "restored": view.restored,
-        "target": view.target,
     }
-    notes = {}
-    if row is not None and view.target is not None:
-        psnr, ssim, input_psnr, input_ssim, gain = (cell.text for cell in _cells(row, math.nan))
-        notes = {
-            "baseline": f"{input_psnr} dB / {input_ssim}",
-            "restored": f"{psnr} dB / {ssim}",
-            "gain": f"{gain} dB",
-        }
+    notes: dict[str, str] = {}
+    gains: list[float] = []
+    for k, contender in enumerate(page.contenders):
+        names[f"r{k}"] = view.restored.get(contender.name)
+        row = _row(contender, view)
+        if row is not None and view.target is not None:
+            notes[f"r{k}"] = _note(row.psnr, row.ssim)
+            notes["baseline"] = _note(row.input_psnr, row.input_ssim)
+            gains.append(row.gain)
+    names["target"] = view.target
+    if gains and not all(map(math.isnan, gains)):
+        best = max(gain for gain in gains if not math.isnan(gain))
+        notes["gain"] = f"{shown_number(best, 2, sign=True)} dB"
     return {
         "set": printable(view.set),
         "image": printable(view.image),
@@ -217,6 +146,16 @@ def _view_data(view: ImageViews, row: ImageRow | None) -> dict[str, object]:
         "zoom": view.zoom,
         "notes": notes,
     }
+
+
+def _row(contender: Contender, view: ImageViews) -> ImageRow | None:
+    """The contender's row of an image, under the first protocol that it was scored by."""
+    found = (row for row in contender.rows if (row.set, row.image) == (view.set, view.image))
+    return next(found, None)
+
+
+def _note(psnr: float, ssim: float) -> str:
+    return f"{shown_number(psnr, 2)} dB / {shown_number(ssim, 4)}"
 
 
 def _link(view: ImageViews, path: str) -> str:

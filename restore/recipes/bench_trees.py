@@ -1,0 +1,317 @@
+"""Floor 6. The option tree of `restore bench`, and the checks between its sections (no torch).
+
+A matrix is networks × variants of inference × sets × protocols. A cell of it is one test of one
+network on one set, and reads as such: `BenchTree.cells` gives each as a `TestTree`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from restore.archs.table import ARCHS, NETWORK, architecture_of
+from restore.catalog import nearest
+from restore.data.options import channels_of
+from restore.errors import Problem
+from restore.metrics.options import Protocol
+from restore.options import Document
+from restore.recipes.checks import check_test
+from restore.recipes.trees import PathOptions, Run, ScoringOptions, TestSets, TestTree
+from restore.reports.published.table import published, published_as
+from restore.section import Path, Section, UserPath, mistake
+from restore.training.options import DistOptions
+
+PRESETS: dict[str, Section] = {
+    name: options for entry in ARCHS.values() for name, options in entry.presets.items()
+}
+"""Every published variant of every network."""
+SCORING = ("protocol", "metrics", "crop_border", "report_images", "save_img", "suffix", "pbar")
+"""The keys of `val` that leave the restored image as it is."""
+
+
+class BenchNetwork(Section):
+    """One network of a matrix: a published variant by name, or its options."""
+
+    preset: str | None = None
+    """A published variant, as `SPAN_x4`; network_g otherwise."""
+    network_g: Annotated[Section, NETWORK] | None = None
+    weights: UserPath
+    """A weights file, or the folder of a run or checkpoint of ours."""
+    strict_load_g: bool = True
+    param_key_g: Literal["params", "params_ema", "state_dict", "model", "net_g"] | None = None
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None and name not in PRESETS:
+            near = nearest(name, PRESETS)
+            raise mistake(
+                "OPT24",
+                "unknown published variant",
+                "one of " + ", ".join(PRESETS),
+                f"did you mean '{near}'?" if near else "use network_g",
+            )
+        return name
+
+    def options(self) -> Section:
+        """The network's options."""
+        if self.network_g is not None:
+            return self.network_g
+        assert self.preset is not None
+        return PRESETS[self.preset]
+
+
+class _Named(Section):
+    """Sections by names that the file chooses."""
+
+    model_config = {"extra": "allow"}
+    further_keys = r"[^/\\]{1,60}"
+
+    def by_name(self) -> dict[str, Any]:
+        """Name -> section, in the file's order."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class BenchNetworks(_Named):
+    """Networks by the names that the tables print."""
+
+    further_examples = ("SPAN", "MaIR-S")
+    __pydantic_extra__: dict[str, BenchNetwork] = Field(init=False)  # pyright: ignore
+
+    @classmethod
+    def child(cls, key: str, value: object) -> type[Section] | None:
+        return BenchNetwork
+
+
+class BenchVariants(_Named):
+    """Ways of inference by name; each says what of `val` it changes."""
+
+    further_examples = ("whole", "ensemble")
+    __pydantic_extra__: dict[str, ScoringOptions] = Field(init=False)  # pyright: ignore
+
+    @classmethod
+    def child(cls, key: str, value: object) -> type[Section] | None:
+        return ScoringOptions
+
+
+class BenchPaths(Section):
+    """`path` of a matrix."""
+
+    experiments_root: UserPath = "experiments"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One field of the matrix. `tree` is the test that fills it."""
+
+    network: str
+    variant: str
+    set: str
+    protocol: str
+    tree: TestTree
+
+    @property
+    def contender(self) -> str:
+        """What the tables call the network under this variant."""
+        return f"{self.network}, {self.variant}" if self.variant else self.network
+
+    def __str__(self) -> str:
+        return f"{self.contender} on {self.set}, {self.protocol}"
+
+
+class BenchTree(Run):
+    """A benchmark file."""
+
+    networks: BenchNetworks
+    datasets: TestSets
+    protocols: tuple[Protocol, ...] = ()
+    """Scoring rules; `val`'s own when left out."""
+    variants: BenchVariants = BenchVariants()
+    """Ways of inference, as `x8: {ensemble: 8}`; `val` as it stands when left out."""
+    published: tuple[str, ...] = ()
+    """Published rows printed under the tables, as `SPAN/SPAN/SRx4`."""
+    val: ScoringOptions = ScoringOptions()
+    path: BenchPaths = BenchPaths()
+    dist_params: DistOptions = DistOptions()
+
+    @field_validator("published")
+    @classmethod
+    def _published(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not published_as(name):
+                near = nearest(name, {row.name for row in published()})
+                raise mistake(
+                    "OPT24",
+                    "no published figures of this name",
+                    "family/variant/task of a row in restore/reports/published",
+                    f"did you mean '{near}'?" if near else "remove it",
+                )
+        return names
+
+    def cells(self) -> Iterator[Cell]:
+        """The matrix, network by network, variant by variant, set by set, protocol by protocol."""
+        variants = self.variants.by_name() or {"": ScoringOptions()}
+        for network, about in self.networks.by_name().items():
+            for variant, changed in variants.items():
+                for key, data in self.datasets.evaluated().items():
+                    for protocol in self.protocols or (None,):
+                        val = self._val(changed, protocol)
+                        tree = self._test(about, key, data, val)
+                        name = getattr(data, "name", None) or key
+                        rule = val.rule(self.scale)[0].name
+                        yield Cell(network, variant, name, rule, tree)
+
+    def _val(self, changed: ScoringOptions, protocol: str | None) -> ScoringOptions:
+        given = {key: getattr(changed, key) for key in changed.model_fields_set}
+        if protocol is not None:
+            given |= {"protocol": protocol, "metrics": None}
+        return self.val.model_copy(update=given)
+
+    def _test(self, about: BenchNetwork, key: str, data: Section, val: ScoringOptions) -> TestTree:
+        return TestTree(
+            name=self.name,
+            scale=self.scale,
+            num_gpu=self.num_gpu,
+            num_threads=self.num_threads,
+            manual_seed=self.manual_seed,
+            network_g=about.options(),
+            datasets=TestSets(**{key: data}),  # pyright: ignore[reportArgumentType]
+            val=val,
+            path=PathOptions(
+                pretrain_network_g=about.weights,
+                strict_load_g=about.strict_load_g,
+                param_key_g=about.param_key_g,
+                experiments_root=self.path.experiments_root,
+            ),
+            dist_params=self.dist_params,
+        )
+
+
+def check_bench(tree: BenchTree, document: Document) -> list[Problem]:
+    """What is wrong between the sections of a benchmark file."""
+    problems = [
+        p for name, n in tree.networks.by_name().items() for p in _network(name, n, document)
+    ]
+    for name, found in (
+        ("networks", tree.networks.by_name()),
+        ("datasets", tree.datasets.evaluated()),
+    ):
+        if not found:
+            problems.append(
+                _problem(
+                    document,
+                    (name,),
+                    "OPT12",
+                    f"no {name}",
+                    "none",
+                    "at least one",
+                    f"add one under {name}",
+                )
+            )
+    if problems:
+        return problems
+    problems += _names(tree, document) + _variants(tree, document)
+    for name, network in tree.networks.by_name().items():
+        problems += _suits(tree, name, network, document)
+    seen: set[Problem] = set()
+    for cell in tree.cells():  # each is a test file, and checked as one
+        seen |= {p for p in check_test(cell.tree, document) if p.code not in ("OPT33", "OPT37")}
+    return problems + sorted(seen, key=str)
+
+
+def _network(name: str, network: BenchNetwork, document: Document) -> list[Problem]:
+    given = [key for key in ("preset", "network_g") if getattr(network, key) is not None]
+    if len(given) == 1:
+        return []
+    at: Path = ("networks", name)
+    got = " and ".join(given) or "neither preset nor network_g"
+    return [
+        _problem(
+            document,
+            at,
+            "OPT35",
+            "which network is not said once",
+            got,
+            "one of preset and network_g",
+            "keep one",
+        )
+    ]
+
+
+def _names(tree: BenchTree, document: Document) -> list[Problem]:
+    """Sets with one name would share the rows of a table."""
+    names = [getattr(s, "name", None) or key for key, s in tree.datasets.evaluated().items()]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    return [
+        _problem(
+            document,
+            ("datasets",),
+            "OPT44",
+            "two sets of one name",
+            name,
+            "each name once",
+            "rename one",
+        )
+        for name in twice
+    ]
+
+
+def _variants(tree: BenchTree, document: Document) -> list[Problem]:
+    """A variant changes how images are restored; how they are scored is the matrix's own axis."""
+    return [
+        _problem(
+            document,
+            ("variants", name, key),
+            "OPT35",
+            f"a variant cannot change {key}",
+            key,
+            "keys that change how an image is restored, as ensemble",
+            "set it under val or protocols",
+        )
+        for name, changed in tree.variants.by_name().items()
+        for key in SCORING
+        if key in changed.model_fields_set
+    ]
+
+
+def _suits(tree: BenchTree, name: str, network: BenchNetwork, document: Document) -> list[Problem]:
+    """The network's scale and channels against the matrix's."""
+    options: Any = network.options()
+    entry, at = architecture_of(options), ("networks", name)
+    problems = []
+    if entry.scale(options) != tree.scale:
+        problems.append(
+            _problem(
+                document,
+                at,
+                "OPT33",
+                f"scale differs from {name}'s",
+                str(tree.scale),
+                str(entry.scale(options)),
+                "a matrix has one scale; make another file",
+            )
+        )
+    for key, data in tree.datasets.evaluated().items():
+        given = channels_of(data)
+        if entry.channels(options) not in given:
+            problems.append(
+                _problem(
+                    document,
+                    ("datasets", key, "type"),
+                    "OPT37",
+                    f"the set's images do not suit {name}",
+                    " or ".join(map(str, given)) + " channels",
+                    f"{entry.channels(options)} channels",
+                    "use another set or network",
+                )
+            )
+    return problems
+
+
+def _problem(
+    document: Document, path: Path, code: str, what: str, got: str, expected: str, fix: str
+) -> Problem:
+    return Problem(code, what, document.where(path), got, expected, fix)
