@@ -140,19 +140,21 @@ def decode_part(
 
 def check(
     path: str | os.PathLike[str],
+    data: bytes | None = None,
     *,
     channels: int | None = None,
     alpha: AlphaRule = "refuse",
     orient: OrientRule = "refuse",
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[int, int]:
-    """The upright (height, width) of a file that `read` takes with the same arguments.
+    """The upright (height, width) of a file that `read` takes with the same arguments; of `data`,
+    where its bytes are at hand.
 
     Decodes only what cannot be told otherwise (transparency, TIFF, BMP, WebP, gray); for a plain
     RGB PNG or JPEG the file's structure is looked at. Raises DataError as `read` does.
     """
     where = os.fspath(path)
-    data = load(where, max_pixels=max_pixels)
+    data = load(where, max_pixels=max_pixels) if data is None else data
     _, height, width, facts = _inspect(data, where, orient, max_pixels)
     if channels == 1 or not facts.plain_rgb:
         decode(data, where, channels=channels, alpha=alpha, orient=orient, max_pixels=max_pixels)

@@ -164,8 +164,11 @@ def test_torchrun_trains_the_same_batch(place: Path) -> None:
     run(train("one-rank", *sgd), place)
     ranks, one = checkpoint(place, "ranks"), checkpoint(place, "one-rank")
     assert contents(ranks) == contents(checkpoint(place, "ranks-again"))
-    states = [json.loads((folder / "state.json").read_text()) for folder in (ranks, one)]
-    assert [state.pop("ranks") for state in states] == [2, 1] and states[0] == states[1]
+    numbers = [json.loads((folder / "state.json").read_text()) for folder in (ranks, one)]
+    # gradients are summed in another order, so a pixel of the validation may round the other way
+    bests = [found.pop("best") for found in numbers]
+    assert [found.pop("ranks") for found in numbers] == [2, 1]
+    assert numbers[0] == numbers[1] and bests[0] == pytest.approx(bests[1], rel=1e-6)
     ours, theirs, start = (
         flat(folder / "model.safetensors")
         for folder in (ranks, one, checkpoint(place, "one-rank", 10))

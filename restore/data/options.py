@@ -234,7 +234,7 @@ class _Training(Section):
     """Extend images smaller than the patch with black below and to the right, as GRL does, instead
     of refusing them."""
     num_worker_per_gpu: Natural = 2
-    """Threads that decode ahead; 0 decodes in the training loop."""
+    """Threads, or processes, that make batches ahead; 0 makes them in the training loop."""
     worker_type: Literal["threads", "processes"] = "threads"
     """Processes instead of threads pay for themselves only where LQ is made by a degradation that
     takes tens of milliseconds."""

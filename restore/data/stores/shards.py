@@ -78,8 +78,7 @@ class Shards(Store):
         return data
 
     def check(self, index: int, channels: int | None) -> tuple[int, int]:
-        data, where = self.encoded(index), self.where(index)
-        return images.decode(data, where, channels=channels).shape[:2]
+        return images.check(self.where(index), self.encoded(index), channels=channels)
 
     def verify(self, index: int) -> None:
         """Compare image `index` with its checksum. Raises DataError."""
