@@ -44,10 +44,19 @@ class Architecture:
     paper: str
     license: str
     size: SizeRule = SizeRule()
+    grid: Callable[[Any], int] | None = None
+    """Options -> what tiles begin at multiples of, where that is more than `size.multiple`."""
+    reach: int | None = None
+    """How many LQ pixels away an output pixel still sees, where that is known and the same for all
+    options; None also for networks that see the whole image."""
     ignored_keys: str = ""
     """Pattern of further keys in official files (derived copies, index tables), never loaded."""
     presets: Mapping[str, Section] = field(default_factory=dict)
     """Published variants by name."""
+
+    def step(self, options: Any) -> int:
+        """What tiles begin at multiples of, so that each meets the grid of the whole image."""
+        return self.size.multiple if self.grid is None else self.grid(options)
 
     def build(self, options: Section) -> Any:
         """The network for `options`, weights drawn from torch's global generator."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore.archs.options import SpanOptions
+from restore.ops.devices import autocast_device
 
 GAIN = 2
 BLOCKS = 6
@@ -65,7 +66,8 @@ class ReparamUnit(nn.Module):
         return self.conv(F.pad(x, (1, 1, 1, 1))) + self.sk(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # a kernel merged in bf16 is 3e-3 off
+        # a kernel merged in bf16 is 3e-3 off
+        with torch.autocast(autocast_device(x), enabled=False):
             kernel, bias = self.merged()
         return F.conv2d(x, kernel.to(x.dtype), bias.to(x.dtype), padding=1)
 

@@ -28,6 +28,7 @@ SPAN = Architecture(
     tasks=("super-resolution",),
     paper="Swift Parameter-free Attention Network, CVPRW 2024, arXiv 2311.12770",
     license="Apache-2.0 (official code and weights)",
+    reach=21,  # one pixel for each convolution in a row: 1 + 6 × 3 + 1 + 1
     ignored_keys=r".*\.eval_conv\.(weight|bias)",
     presets={
         **{f"SPAN_x{s}": SpanOptions(feature_channels=52, upscale=s) for s in (2, 3, 4)},
@@ -160,6 +161,7 @@ GRL = Architecture(
     "arXiv 2303.00748",
     license="MIT (official code)",
     # any size: the network pads by itself, as published, with zeros where mirroring cannot reach
+    grid=lambda options: options.multiple,
     ignored_keys=r"(.*\.)?(table_(w|sh|sv)|(index|mask)_(w|s[hv]_(a2w|w2a))"
     r"|relative_coords_table|relative_position_index|attn_mask)",
     presets=GRL_PRESETS,

@@ -5,19 +5,25 @@
   restore infer --weights net.pth --opt options/test_SPAN_SRx4.yml in/ out/
 
 Weights that we saved say themselves which network they are for. Results of a folder are PNG files.
+
+What does not fit into memory is cut into tiles (--tile auto). Images of more than 100 megapixels
+need --max-pixels; beside its two images, such a run holds one tile and one row of restored tiles.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from restore.commands.shared import add_network, image_jobs, network_options
+from restore.commands.shared import (
+    add_network,
+    add_predictor,
+    image_jobs,
+    network_options,
+    predictor_options,
+)
 from restore.errors import OptionError
 from restore.reports.sinks import log_to_console, progress
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_network(parser)
     parser.add_argument("--num_gpu", choices=("auto", "0", "1"), default="auto")
     parser.add_argument("--alpha", choices=("refuse", "drop", "black"), default="refuse")
+    parser.add_argument(
+        "--max-pixels", type=int, metavar="N", help="larger images are refused (100,000,000)"
+    )
+    add_predictor(parser)
     parser.add_argument("input", metavar="IN")
     parser.add_argument("output", metavar="OUT")
 
@@ -41,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from restore.recipes.build import channels_of, predictor_of, weights_file
     from restore.world import World
 
+    how = predictor_options(args)
     file = weights_file(args.weights, None)
     options = network_options(args, about_weights(file))
     channels = channels_of(options)
@@ -56,9 +67,11 @@ def run(args: argparse.Namespace) -> int:
     network = build_network(options)
     load_weights(network, file)
     num_gpu: Literal["auto"] | int = "auto" if args.num_gpu == "auto" else int(args.num_gpu)
-    predictor = predictor_of(network, options, World.start(num_gpu=num_gpu).device)
+    device = World.start(num_gpu=num_gpu).device
+    predictor = predictor_of(network, options, device, how, compile=args.compile)
 
-    rules = {"channels": channels, "alpha": args.alpha, "orient": "apply"}
+    largest = images.MAX_PIXELS if args.max_pixels is None else args.max_pixels
+    rules = {"channels": channels, "alpha": args.alpha, "orient": "apply", "max_pixels": largest}
     jobs = image_jobs(args.input, args.output, lambda file: images.check(file, **rules))
     with progress(len(jobs), 0, "infer", shown=len(jobs) > 1) as bar:
         for source, target in jobs:

@@ -26,6 +26,7 @@ COMMANDS = {
     "reproduce": "measure a network against its published figures",
     "check": "validate option files and build their networks, without data",
     "prepare": "lay out a data set",
+    "info": "parameters, multiply-adds, memory and latency of networks",
     "infer": "restore an image or a folder",
     "resize": "resize images exactly as MATLAB's bicubic imresize does",
     "score": "PSNR and SSIM of two folders of images under a named protocol",

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from restore.catalog import nearest
 from restore.errors import DataError, OptionError, Problem
+from restore.evaluation.options import PredictorOptions
 from restore.options import Document, read_options
-from restore.section import Section, without_effect
+from restore.section import Section, parse, without_effect
 
 log = logging.getLogger("restore")
 S = TypeVar("S", bound=Section)
@@ -62,7 +64,11 @@ def read_tree(
 def add_network(parser: argparse.ArgumentParser) -> None:
     """How a command without an option file of its own is told which network weights are for."""
     parser.add_argument("--opt", metavar="FILE.yml", help="an option file with network_g")
-    parser.add_argument("--arch", metavar="NAME", help="a network's name, with --scale")
+    parser.add_argument(
+        "--arch",
+        metavar="NAME[/VARIANT]",
+        help="a network's name, with --scale, or one of its published variants",
+    )
     parser.add_argument("--scale", type=int, help="output size / input size, with --arch")
     parser.add_argument(
         "--set",
@@ -91,7 +97,7 @@ def network_options(args: argparse.Namespace, header: dict[str, Any]) -> Section
                 "add 'network_g: …'",
             )
     elif args.arch is not None:
-        values = {"type": args.arch}
+        values = _values_of(args.arch)
     elif "network_g" in header:
         values = header["network_g"]
     else:
@@ -125,6 +131,55 @@ def network_options(args: argparse.Namespace, header: dict[str, Any]) -> Section
             "make both the same",
         )
     return options
+
+
+def _values_of(arch: str) -> dict[str, Any]:
+    """`NAME` or `NAME/VARIANT` as under network_g. Raises OptionError OPT24."""
+    from restore.archs.table import ARCHS
+
+    name, _, variant = arch.partition("/")
+    if not variant or name not in ARCHS:
+        return {"type": name}
+    presets = ARCHS[name].presets
+    if variant not in presets:
+        near = nearest(variant, presets)
+        raise OptionError.of(
+            "OPT24",
+            f"unknown variant of {name}",
+            "--arch",
+            variant,
+            "one of " + ", ".join(presets),
+            f"did you mean '{near}'?" if near else f"--arch {name} for its own defaults",
+        )
+    fields = type(presets[variant]).model_fields
+    values = presets[variant].model_dump()
+    return {key: v for key, v in values.items() if v is not None or fields[key].default is not None}
+
+
+def add_predictor(parser: argparse.ArgumentParser) -> None:
+    """How a command without an option file is told how to restore images: `val`'s keys."""
+    choose = parser.add_argument_group("restoring")
+    choose.add_argument("--tile", default="auto", metavar="none|auto|PIXELS", help="side of a tile")
+    choose.add_argument("--tile-overlap", metavar="PIXELS", help="LQ pixels that tiles share")
+    choose.add_argument("--tile-memory", metavar="GIB", help="what auto lets a forward pass take")
+    choose.add_argument("--tiling", default="blend", help="blend, or mair or grl as published")
+    choose.add_argument("--ensemble", default="1", help="1, 4 (flips) or 8 (and quarter turns)")
+    choose.add_argument("--precision", default="fp32", help="fp32, bf16 or fp16")
+    choose.add_argument("--compile", action="store_true", help="compile the network")
+
+
+def predictor_options(args: argparse.Namespace) -> PredictorOptions:
+    """What `add_predictor` asked for. Raises OptionError."""
+    from restore.options import scalar
+
+    keys = ("ensemble", "precision", "tiling", "tile", "tile_overlap", "tile_memory")
+    given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
+    values = {key: scalar(text, _flag(key)) for key, text in given.items()}
+    return parse(PredictorOptions, values, lambda path: _flag(str(path[0])))
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
 
 
 def image_jobs(

@@ -1,11 +1,17 @@
 """Floor 4. A set under a scoring rule: every image once, shared over the ranks, the same digits on
-any number of them."""
+any number of them.
+
+While the network works on an image, one thread decodes the next and another scores and saves the
+one before; both keep the images' order.
+"""
 
 from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +19,14 @@ import torch
 
 from restore.data.pair import ImagePair
 from restore.data.source import Source
-from restore.evaluation.predictor import Predictor, stored
+from restore.evaluation.predictor import Predictor, Restoration
 from restore.metrics.protocols import ScoringRule
 from restore.metrics.scores import bicubic, score
 from restore.reports.records import ImageRow
 from restore.world import World
+
+UNSCORED = 2  # restored images that may wait to be scored: memory against a slow image
+CELLS = 11  # numbers of a row
 
 
 @dataclass(frozen=True)
@@ -60,33 +69,66 @@ class Evaluator:
     ) -> list[ImageRow]:
         """One row per image, in the source's order, on every rank.
 
-        `each(index, seen)` is called on the rank that restored the image. Images without ground
-        truth get rows with NaN scores. Raises DataError for an image that cannot be used.
+        `each(index, seen)` is called on the rank that restored the image, in a thread of its own,
+        one image after the other. Images without ground truth get rows with NaN scores. Raises
+        DataError for an image that cannot be used, BackendError when memory does not suffice.
         """
         count = len(self.source)
-        cells = torch.zeros(count, 7, dtype=torch.float64)
-        for index in range(self._world.rank, count, self._world.size):
-            cells[index] = torch.tensor(self._score(index, predictor, each), dtype=torch.float64)
+        mine = range(self._world.rank, count, self._world.size)
+        cells = torch.zeros(count, CELLS, dtype=torch.float64)
+        for index, values in self._scored(list(mine), predictor, each):
+            cells[index] = torch.tensor(values, dtype=torch.float64)
         # an infinite or NaN cell stays so: the other ranks add zeros to it
         table = self._world.sum(cells).tolist()
-        return [self._row(index, values, provenance) for index, values in enumerate(table)]
+        return [self._row(i, values, predictor, provenance) for i, values in enumerate(table)]
+
+    def _scored(
+        self, indices: list[int], predictor: Predictor, each: Callable[[int, Seen], None] | None
+    ) -> list[tuple[int, list[float]]]:
+        """(index, numbers of its row) of each image; an error of a thread is raised here."""
+        scored: list[tuple[int, list[float]]] = []
+        waiting: deque[tuple[int, Future[list[float]]]] = deque()
+        unrounded = self.rule.pixels == "unrounded"
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as scorer:
+            try:
+                ahead = reader.submit(self.source.__getitem__, indices[0]) if indices else None
+                for place, index in enumerate(indices):
+                    assert ahead is not None
+                    pair = ahead.result()
+                    if place + 1 < len(indices):
+                        ahead = reader.submit(self.source.__getitem__, indices[place + 1])
+                    start = time.perf_counter()
+                    restored = predictor.run(pair.lq, unrounded=unrounded)
+                    seconds = time.perf_counter() - start
+                    job = scorer.submit(self._score, index, pair, restored, seconds, each)
+                    waiting.append((index, job))
+                    while len(waiting) > UNSCORED:
+                        done, job = waiting.popleft()
+                        scored.append((done, job.result()))
+                scored += [(index, job.result()) for index, job in waiting]
+            finally:  # after an error, what has not begun is left out
+                reader.shutdown(wait=False, cancel_futures=True)
+                scorer.shutdown(wait=False, cancel_futures=True)
+        return scored
 
     def _score(
-        self, index: int, predictor: Predictor, each: Callable[[int, Seen], None] | None
+        self,
+        index: int,
+        pair: ImagePair,
+        restored: Restoration,
+        seconds: float,
+        each: Callable[[int, Seen], None] | None,
     ) -> list[float]:
-        pair = self.source[index]
-        start = time.perf_counter()
-        output = predictor.unrounded(pair.lq)
-        restored = stored(output, pair.lq.dtype)
-        seconds = time.perf_counter() - start
         scores = [math.nan] * 4
         if pair.gt is not None:
-            compared = output if self.rule.pixels == "unrounded" else restored
-            scores[:2] = score(self.rule, compared, pair.gt, self.border)
+            numbers = restored.image if restored.unrounded is None else restored.unrounded
+            scores[:2] = score(self.rule, numbers, pair.gt, self.border)
             scores[2:] = self._baseline(index, pair)
         if each is not None:
-            each(index, Seen(self.name, pair, restored))
-        return [*scores, restored.shape[1], restored.shape[0], seconds]
+            each(index, Seen(self.name, pair, restored.image))
+        height, width = restored.image.shape[:2]
+        cut = restored.tiles, restored.tile, restored.overlap, restored.difference
+        return [*scores, width, height, seconds, *cut]
 
     def _baseline(self, index: int, pair: ImagePair) -> tuple[float, float]:
         assert pair.gt is not None
@@ -95,8 +137,11 @@ class Evaluator:
             self._baselines[index] = score(self.rule, without, pair.gt, self.border)
         return self._baselines[index]
 
-    def _row(self, index: int, values: list[float], provenance: Provenance) -> ImageRow:
-        psnr, ssim, input_psnr, input_ssim, width, height, seconds = values
+    def _row(
+        self, index: int, values: list[float], predictor: Predictor, provenance: Provenance
+    ) -> ImageRow:
+        psnr, ssim, input_psnr, input_ssim, width, height, seconds, *cut = values
+        tiles, tile, overlap, difference = cut
         return ImageRow(
             set=self.name,
             image=self.source.name(index),
@@ -112,4 +157,11 @@ class Evaluator:
             network=provenance.network,
             weights_sha256=provenance.weights_sha256,
             commit=provenance.commit,
+            precision=predictor.options.precision,
+            ensemble=predictor.options.ensemble,
+            tiling=predictor.options.tiling if tiles > 1 else "whole",
+            tiles=int(tiles),
+            tile=int(tile),
+            overlap=int(overlap),
+            tile_difference=difference,
         )

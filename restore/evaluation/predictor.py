@@ -1,8 +1,13 @@
-"""Floor 4. From an LQ image to a restored one: pad to the network's rule, forward, crop."""
+"""Floor 4. From an LQ image to a restored one: cut to what fits into memory, pad to the network's
+rule, forward, crop, put together."""
 
 from __future__ import annotations
 
-from typing import Literal
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,15 +16,43 @@ from torch.nn import functional as F
 
 from restore import images
 from restore.archs.architecture import SizeRule
+from restore.errors import BackendError
+from restore.evaluation.memory import GIB, available, is_out_of_memory, taken
+from restore.evaluation.options import PredictorOptions
+from restore.evaluation.precision import autocast
+from restore.evaluation.tiles import RAMP, Piece, Plan, bands, even_cut, grl_cut, mair_cut, whole
 
-Ensemble = Literal[1, 4, 8]
+log = logging.getLogger("restore")
+T = TypeVar("T")
+
+OVERLAP = 32  # LQ pixels, where a network's reach is not known
+SMALLEST = 64  # LQ pixels that a tile adds at least, its overlap aside
+PROBE = 128  # side of the tile on which memory is measured; smaller images are never cut by `auto`
+
+# Part of an image: rows and columns -> (B, C, rows, columns) in [0, 1] on the device
+View = Callable[[slice, slice], Tensor]
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """A restored image and how it was cut."""
+
+    image: np.ndarray
+    tile: int
+    """Side of a tile in LQ pixels; 0 for an image restored whole."""
+    tiles: int
+    overlap: int
+    """LQ pixels that neighbouring tiles share."""
+    difference: float
+    """The largest difference from the image restored whole, on [0, 1]; NaN unless asked for."""
+    unrounded: np.ndarray | None = None
+    """The image before clamping and rounding, float32 in about [0, 1], where it was asked for."""
 
 
 class Predictor:
     """Applies a network, in evaluation mode, to whole images.
 
-    `ensemble`: the mean over 1 (none), 4 (flips) or 8 (flips and quarter turns) forms of the input,
-    each turned back.
+    `step`: what tiles begin at multiples of; `reach`: how far an output pixel sees, in LQ pixels.
     """
 
     def __init__(
@@ -28,41 +61,243 @@ class Predictor:
         scale: int,
         size: SizeRule,
         device: torch.device | None = None,
+        options: PredictorOptions | None = None,
         *,
-        ensemble: Ensemble = 1,
+        step: int = 1,
+        reach: int | None = None,
     ) -> None:
-        self._ensemble = ensemble
+        self.options = options or PredictorOptions()
         self._device = device or torch.device("cpu")
         self._network = network.to(self._device).eval()
-        self._scale, self._size = scale, size
+        self._scale, self._size, self._step = scale, size, step
+        overlap = self.options.tile_overlap
+        exact = OVERLAP if reach is None else 2 * reach + RAMP
+        overlap = exact if overlap is None else overlap
+        self._overlap = -(-overlap // step) * step
+        self._per_pixel: float | None = None  # bytes of a forward pass, once measured
+        self._room: int | None = None  # pixels of a tile that memory had room for
 
     @torch.inference_mode()
     def __call__(self, lq: Tensor) -> Tensor:
         """`lq: (B, C, h, w)` in [0, 1] -> `(B, C, h·scale, w·scale)`, unclamped, any h and w."""
-        forms = [_turned_back(self._restored(_turned(lq, k)), k) for k in range(self._ensemble)]
-        return forms[0] if len(forms) == 1 else torch.stack(forms).mean(dim=0)
+        return self._float(lq)[0]
+
+    def restore(self, image: np.ndarray) -> np.ndarray:
+        """`(h, w[, C])` uint8 or uint16 -> restored image of the same type, clamped and rounded."""
+        return self.run(image).image
+
+    @torch.inference_mode()
+    def run(self, image: np.ndarray, *, unrounded: bool = False) -> Restoration:
+        """`restore`, and how it went. Raises BackendError DEV05 when memory does not suffice.
+
+        Memory beyond the two images and one forward pass: a row of tiles in float32, or the whole
+        result where the `unrounded` numbers are wanted as well.
+        """
+        bits = 8 if image.dtype == np.uint8 else 16
+
+        def view(rows: slice, columns: slice) -> Tensor:
+            part = torch.from_numpy(images.to_float(image[rows, columns]))
+            return part.to(self._device).unsqueeze(0)
+
+        height, width = image.shape[:2]
+        everything = slice(0, height), slice(0, width)
+        floats = None
+        if self._forms_outside or unrounded:
+            output, plan = self._float(view(*everything))
+            stored, floats = _stored(output, bits), _as_image(output) if unrounded else None
+        else:
+            stored, plan = self._with_room(
+                height, width, view, lambda plan: self._stored_bands(plan, view, bits)
+            )
+        difference = math.nan
+        if self.options.tile_difference and plan.tiles > 1 and not self._forms_outside:
+            difference = self._difference(view(*everything), plan)
+        return Restoration(stored, *_about(plan), difference, floats)
+
+    @property
+    def _forms_outside(self) -> bool:
+        """The published evaluations turn the image and cut each form; ours turns each tile."""
+        return self.options.ensemble > 1 and self.options.tiling != "blend"
+
+    def _float(self, lq: Tensor) -> tuple[Tensor, Plan]:
+        """The unclamped output for `lq: (B, C, h, w)`, and the plan of its first form."""
+        forms = self.options.ensemble if self._forms_outside else 1
+        total, first = None, None
+        for form in range(forms):
+            x = _turned(lq, form)
+            output, plan = self._with_room(
+                x.shape[-2],
+                x.shape[-1],
+                lambda rows, columns, x=x: x[..., rows, columns],
+                lambda plan, x=x: self._joined(x, plan),
+            )
+            output = _turned_back(output, form)
+            total = output if total is None else total.add_(output)
+            first = first or plan
+        assert total is not None and first is not None
+        return (total if forms == 1 else total / forms), first
+
+    def _joined(self, lq: Tensor, plan: Plan) -> Tensor:
+        def restored(rows: Piece, columns: Piece) -> Tensor:
+            return self._tile(lambda r, c: lq[..., r, c], plan, rows, columns).to(lq)
+
+        parts = [band for _, band in bands(plan, self._scale, restored)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
+
+    def _stored_bands(self, plan: Plan, view: View, bits: int) -> np.ndarray:
+        """The restored image, rounded band by band, so that no float image is held."""
+
+        def restored(rows: Piece, columns: Piece) -> Tensor:
+            return self._tile(view, plan, rows, columns).float().cpu()
+
+        canvas: np.ndarray | None = None
+        for top, band in bands(plan, self._scale, restored):
+            rows = _stored(band, bits)
+            if len(rows) == plan.rows.length * self._scale:
+                return rows
+            if canvas is None:
+                shape = plan.rows.length * self._scale, *rows.shape[1:]
+                canvas = np.empty(shape, rows.dtype)
+            canvas[top : top + len(rows)] = rows
+        assert canvas is not None
+        return canvas
+
+    def _difference(self, lq: Tensor, plan: Plan) -> float:
+        """The largest difference between tiles and whole; NaN where the whole does not fit."""
+        try:
+            uncut = self._joined(lq, Plan(whole(lq.shape[-2]), whole(lq.shape[-1])))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            log.warning("no difference from the whole image: it does not fit into memory")
+            return math.nan
+        return (self._joined(lq, plan) - uncut).abs().max().item()
+
+    # Tiles and memory -----------------------------------------------------------------------------
+
+    def _with_room(
+        self, height: int, width: int, view: View, restored: Callable[[Plan], T]
+    ) -> tuple[T, Plan]:
+        """`restored(plan)`; when memory runs out, `auto` halves its tiles and begins again."""
+        while True:
+            plan = self._plan(height, width, view)
+            try:
+                return restored(plan), plan
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if not self._make_smaller(plan):
+                    side, image = plan.side, f"an image of {width}×{height}"
+                    raise self._no_room(f"a tile of {side}×{side}" if side else image) from error
+            # here the error, and with it the tensors of the failed pass, is gone
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _plan(self, height: int, width: int, view: View) -> Plan:
+        tiling, tile = self.options.tiling, self.options.tile
+        if tiling == "mair":
+            return Plan(mair_cut(height), mair_cut(width))
+        if tiling == "grl":
+            assert isinstance(tile, int)
+            side = min(tile, height, width)
+            if side > self._overlap:  # else the published rule has no tiles
+                overlap = self._overlap
+                return Plan(grl_cut(height, side, overlap), grl_cut(width, side, overlap))
+            return Plan(whole(height), whole(width))
+        side = tile if isinstance(tile, int) else 0
+        if tile == "auto":
+            side = self._fitting(height, width, view)
+        if not side:
+            return Plan(whole(height), whole(width))
+        cuts = (even_cut(length, side, self._overlap, self._step) for length in (height, width))
+        return Plan(*cuts)
+
+    def _fitting(self, height: int, width: int, view: View) -> int:
+        """The side of the largest tile for which there is memory; 0 for the whole image."""
+        pixels = self._size.padded(height) * self._size.padded(width)
+        if pixels <= PROBE * PROBE and self._room is None:
+            return 0
+        if self._per_pixel is None:
+            self._per_pixel = self._measured(view)
+        memory = self.options.tile_memory
+        budget = available(self._device) if memory is None else memory * GIB
+        room = math.floor(budget / self._per_pixel)
+        room = room if self._room is None else min(room, self._room)
+        return 0 if pixels <= room else max(math.isqrt(room), self._smallest)
+
+    def _measured(self, view: View) -> float:
+        """Bytes that a forward pass takes for each pixel, measured on the image's corner."""
+        corner = view(slice(0, PROBE), slice(0, PROBE))
+        corner = _padded(corner, PROBE, PROBE)
+        pixels = self._size.padded(PROBE) ** 2
+        try:
+            with torch.compiler.set_stance("force_eager"):
+                return taken(lambda: self._forward(corner), self._device) / pixels
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self._no_room(f"a tile of {PROBE}×{PROBE}") from error
+
+    @property
+    def _smallest(self) -> int:
+        return self._overlap + SMALLEST
+
+    def _make_smaller(self, plan: Plan) -> bool:
+        """Remember that a tile of `plan` did not fit; False where there is no smaller one."""
+        side = plan.side or max(plan.rows.length, plan.columns.length)
+        if self.options.tile != "auto" or self.options.tiling != "blend" or side <= self._smallest:
+            return False
+        self._room = max(side // 2, self._smallest) ** 2
+        log.warning("no memory for %d LQ pixels a side: going on with tiles of half that", side)
+        return True
+
+    def _no_room(self, what: str) -> BackendError:
+        return BackendError.of(
+            "DEV05",
+            "memory does not suffice",
+            str(self._device),
+            what,
+            "one that fits",
+            "use tile: auto (tiling: blend), a smaller tile or precision bf16",
+        )
+
+    # One forward pass -----------------------------------------------------------------------------
+
+    def _tile(self, view: View, plan: Plan, rows: Piece, columns: Piece) -> Tensor:
+        """The output of a tile, as large as the tile within the image times the scale."""
+        bottom, right = min(rows.stop, plan.rows.length), min(columns.stop, plan.columns.length)
+        lq = view(slice(rows.start, bottom), slice(columns.start, right))
+        height, width = lq.shape[-2:]
+        lq = _padded(lq, rows.stop - rows.start, columns.stop - columns.start)
+        return self._forward(lq)[..., : height * self._scale, : width * self._scale]
+
+    def _forward(self, lq: Tensor) -> Tensor:
+        forms = 1 if self._forms_outside else self.options.ensemble
+        outputs = [_turned_back(self._restored(_turned(lq, k)), k) for k in range(forms)]
+        return outputs[0] if forms == 1 else torch.stack(outputs).mean(dim=0)
 
     def _restored(self, lq: Tensor) -> Tensor:
         height, width = lq.shape[-2:]
         padded = _padded(lq, self._size.padded(height), self._size.padded(width))
-        output = self._network(padded)
+        with autocast(self.options.precision, self._device):
+            output = self._network(padded)
         finest = output[0] if isinstance(output, tuple) else output
         return finest[..., : height * self._scale, : width * self._scale]
 
-    def restore(self, image: np.ndarray) -> np.ndarray:
-        """`(h, w[, C])` uint8 or uint16 -> restored image of the same type, clamped and rounded."""
-        return stored(self.unrounded(image), image.dtype)
 
-    def unrounded(self, image: np.ndarray) -> np.ndarray:
-        """`restore` before clamping and rounding: `(h, w[, C])` float32, nominally in [0, 1]."""
-        lq = torch.from_numpy(images.to_float(image)).to(self._device)
-        output = self(lq.unsqueeze(0))[0].float().cpu().numpy()
-        return output[0] if len(output) == 1 else np.ascontiguousarray(output.transpose(1, 2, 0))
+def _about(plan: Plan) -> tuple[int, int, int]:
+    return plan.side, plan.tiles, plan.overlap
 
 
-def stored(output: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """What a file of uint8 or uint16 keeps of `Predictor.unrounded`."""
-    return images.quantise(output, 8 if dtype == np.uint8 else 16)
+def _as_image(output: Tensor) -> np.ndarray:
+    """`(1, C, h, w)` -> `(h, w[, C])` float32."""
+    planes = output[0].float().cpu().numpy()
+    return planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
+
+
+def _stored(output: Tensor, bits: int) -> np.ndarray:
+    """`(1, C, h, w)` -> `(h, w[, C])`, clamped and rounded to uint8 or uint16."""
+    return images.quantise(_as_image(output), bits)
 
 
 def _turned(x: Tensor, form: int) -> Tensor:

@@ -19,7 +19,7 @@ from restore.errors import Problem
 from restore.metrics.options import Protocol
 from restore.options import Document
 from restore.recipes.checks import check_test
-from restore.recipes.trees import PathOptions, Run, ScoringOptions, TestSets, TestTree
+from restore.recipes.trees import PathOptions, Run, TestingOptions, TestSets, TestTree
 from restore.reports.published.table import published, published_as
 from restore.section import Path, Section, UserPath, mistake
 from restore.training.options import DistOptions
@@ -90,11 +90,11 @@ class BenchVariants(_Named):
     """Ways of inference by name; each says what of `val` it changes."""
 
     further_examples = ("whole", "ensemble")
-    __pydantic_extra__: dict[str, ScoringOptions] = Field(init=False)  # pyright: ignore
+    __pydantic_extra__: dict[str, TestingOptions] = Field(init=False)  # pyright: ignore
 
     @classmethod
     def child(cls, key: str, value: object) -> type[Section] | None:
-        return ScoringOptions
+        return TestingOptions
 
 
 class BenchPaths(Section):
@@ -133,7 +133,7 @@ class BenchTree(Run):
     """Ways of inference, as `x8: {ensemble: 8}`; `val` as it stands when left out."""
     published: tuple[str, ...] = ()
     """Published rows printed under the tables, as `SPAN/SPAN/SRx4`."""
-    val: ScoringOptions = ScoringOptions()
+    val: TestingOptions = TestingOptions()
     path: BenchPaths = BenchPaths()
     dist_params: DistOptions = DistOptions()
 
@@ -153,7 +153,7 @@ class BenchTree(Run):
 
     def cells(self) -> Iterator[Cell]:
         """The matrix, network by network, variant by variant, set by set, protocol by protocol."""
-        variants = self.variants.by_name() or {"": ScoringOptions()}
+        variants = self.variants.by_name() or {"": TestingOptions()}
         for network, about in self.networks.by_name().items():
             for variant, changed in variants.items():
                 for key, data in self.datasets.evaluated().items():
@@ -164,13 +164,13 @@ class BenchTree(Run):
                         rule = val.rule(self.scale)[0].name
                         yield Cell(network, variant, name, rule, tree)
 
-    def _val(self, changed: ScoringOptions, protocol: str | None) -> ScoringOptions:
+    def _val(self, changed: TestingOptions, protocol: str | None) -> TestingOptions:
         given = {key: getattr(changed, key) for key in changed.model_fields_set}
         if protocol is not None:
             given |= {"protocol": protocol, "metrics": None}
         return self.val.model_copy(update=given)
 
-    def _test(self, about: BenchNetwork, key: str, data: Section, val: ScoringOptions) -> TestTree:
+    def _test(self, about: BenchNetwork, key: str, data: Section, val: TestingOptions) -> TestTree:
         return TestTree(
             name=self.name,
             scale=self.scale,

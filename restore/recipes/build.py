@@ -20,7 +20,9 @@ from restore.data.sources import check_source, open_source
 from restore.data.stages import Share
 from restore.errors import OptionError, WeightsError
 from restore.evaluation.evaluator import Evaluator
-from restore.evaluation.predictor import Ensemble, Predictor
+from restore.evaluation.options import PredictorOptions
+from restore.evaluation.precision import check_precision
+from restore.evaluation.predictor import Predictor
 from restore.losses.pixel import Loss
 from restore.recipes.experiment import Experiment, begin
 from restore.recipes.trees import PathOptions, ScoringOptions, TestTree, TrainTree
@@ -28,7 +30,7 @@ from restore.reports.sinks import JsonlSink, Sinks, TensorBoardSink, WandbSink, 
 from restore.section import Section
 from restore.training import checkpoint
 from restore.training.checkpoint import Checkpoints
-from restore.training.computation import Computation, check_precision, use_deterministic_algorithms
+from restore.training.computation import Computation, use_deterministic_algorithms
 from restore.training.mixing import Mixup
 from restore.training.options import TrainOptions
 from restore.training.schedule import schedule_of
@@ -70,12 +72,28 @@ def evaluators_of(
 
 
 def predictor_of(
-    network: nn.Module, options: Section, device: torch.device, ensemble: Ensemble = 1
+    network: nn.Module,
+    options: Section,
+    device: torch.device,
+    how: PredictorOptions | None = None,
+    *,
+    compile: bool = False,
 ) -> Predictor:
-    """A predictor over the network's deploy form."""
-    architecture = architecture_of(options)
-    scale, size = architecture.scale(options), architecture.size
-    return Predictor(fuse(network), scale, size, device, ensemble=ensemble)
+    """A predictor over the network's deploy form, compiled on request. Raises BackendError."""
+    how = how or PredictorOptions()
+    check_precision(how.precision, device, "precision")
+    architecture, deployed = architecture_of(options), fuse(network)
+    if compile:
+        deployed.compile()
+    return Predictor(
+        deployed,
+        architecture.scale(options),
+        architecture.size,
+        device,
+        how,
+        step=architecture.step(options),
+        reach=architecture.reach,
+    )
 
 
 def weights_file(path: str, key: str | None) -> Path:
@@ -174,7 +192,7 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
         loader,
         _loss(tree.train),
         evaluators_of(validation, tree.val, tree.scale, world),
-        lambda evaluated: predictor_of(evaluated, tree.network_g, world.device, tree.val.ensemble),
+        lambda evaluated: predictor_of(evaluated, tree.network_g, world.device, tree.val),
         Writer(checkpoints),
         sinks,
         Clock(
@@ -206,7 +224,7 @@ def _mixup(tree: TrainTree, world: World) -> Mixup | None:
 
 def _state(tree: TrainTree, network: nn.Module, world: World) -> TrainState:
     train = tree.train
-    check_precision(train.precision, world.device)
+    check_precision(train.precision, world.device, "train.precision")
     if train.deterministic:
         use_deterministic_algorithms()
     mode = "default" if train.compile is True else train.compile or None
@@ -307,7 +325,7 @@ def build_test(tree: TestTree, world: World) -> TestRun:
     deployed = fuse(network)
     return TestRun(
         network,
-        predictor_of(network, tree.network_g, world.device, tree.val.ensemble),
+        predictor_of(network, tree.network_g, world.device, tree.val, compile=tree.val.compile),
         evaluators_of(sets, tree.val, tree.scale, world),
         experiment,
         state_sha256(network.state_dict()),

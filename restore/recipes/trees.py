@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from restore.archs.table import NETWORK
 from restore.data.options import EVALUATION_SET, TRAINING_SET
+from restore.evaluation.options import PredictorOptions
 from restore.metrics.options import MetricsOptions, Protocol
 from restore.metrics.protocols import PROTOCOLS, ScoringRule, default_border
 from restore.section import Count, Natural, Section, UserPath, mistake, no_effect
@@ -67,15 +68,13 @@ class PathOptions(Section):
     ignore_resume_networks: str | None = no_effect("there is one network")
 
 
-class ScoringOptions(Section):
-    """How images are scored: a protocol by name, or BasicSR's `metrics`."""
+class ScoringOptions(PredictorOptions):
+    """How images are restored and scored: a protocol by name, or BasicSR's `metrics`."""
 
     protocol: Protocol | None = None
     crop_border: Natural | None = None
     """Pixels left out on every side; the protocol's own rule when left out."""
     metrics: MetricsOptions | None = None
-    ensemble: Literal[1, 4, 8] = 1
-    """Self-ensemble when testing: the mean over 4 flips, or over 8 flips and quarter turns."""
     save_img: bool = False
     report_images: Natural = 100
     """Images of each set that a test's page shows, evenly spread."""
@@ -90,6 +89,14 @@ class ScoringOptions(Section):
         rule = PROTOCOLS[self.protocol or ("sr-y" if scale > 1 else "rgb")]
         border = self.crop_border
         return rule, default_border(rule, scale) if border is None else border
+
+
+class TestingOptions(ScoringOptions):
+    """`val` of a test file."""
+
+    __test__ = False
+    compile: bool = False
+    """Compile the network; each new image size compiles again, so it pays for sets of few sizes."""
 
 
 class ValidationOptions(ScoringOptions):
@@ -144,6 +151,6 @@ class TestTree(RunTree):
 
     __test__ = False
     datasets: TestSets
-    val: ScoringOptions = ScoringOptions()
+    val: TestingOptions = TestingOptions()
     logger: LoggerOptions | None = no_effect("a test writes its results and a report")
     dist_params: DistOptions = DistOptions()

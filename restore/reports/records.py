@@ -35,6 +35,19 @@ class ImageRow:
     network: str
     weights_sha256: str
     commit: str
+    precision: str = "fp32"
+    """Of products and convolutions."""
+    ensemble: int = 1
+    """Forms of the self-ensemble."""
+    tiling: str = "whole"
+    """How tiles met (`blend`, `mair`, `grl`), or `whole`."""
+    tiles: int = 1
+    tile: int = 0
+    """Side of the first tile in LQ pixels; 0 for an image restored whole."""
+    overlap: int = 0
+    """LQ pixels that neighbouring tiles share."""
+    tile_difference: float = math.nan
+    """Largest difference from the image restored whole, on [0, 1]; NaN unless asked for."""
 
     @property
     def gain(self) -> float:

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from restore.errors import BackendError
+from restore.evaluation.options import Precision
+from restore.evaluation.precision import autocast
 
-Precision = Literal["fp32", "bf16", "fp16"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,7 @@ class Computation:
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """The precision, for the forward pass."""
-        half = HALF.get(self.precision)
-        return torch.autocast(device.type, dtype=half, enabled=half is not None)
+        return autocast(self.precision, device)
 
     def scaler(self, device: torch.device) -> GradScaler | None:
         """What keeps fp16 gradients from vanishing; None for the other precisions."""
@@ -54,19 +52,6 @@ class Computation:
         regions: Callable[[], Iterable[nn.Module]] | None = getattr(network, "regions", None)
         for module in [network] if regions is None else regions():
             module.compile(dynamic=False, mode=self.compile)
-
-
-def check_precision(precision: Precision, device: torch.device) -> None:
-    """BackendError DEV03 when `device` cannot compute in `precision`."""
-    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise BackendError.of(
-            "DEV03",
-            "this GPU has no bf16",
-            "train.precision",
-            torch.cuda.get_device_name(device),
-            "fp16 or fp32 on this GPU",
-            "--set train.precision=fp16",
-        )
 
 
 def use_deterministic_algorithms() -> None:

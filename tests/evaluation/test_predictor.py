@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from restore.archs.architecture import SizeRule
+from restore.evaluation.options import PredictorOptions
 from restore.evaluation.predictor import Predictor
 
 
@@ -80,7 +81,7 @@ def test_self_ensemble_is_the_mean_over_its_forms(ensemble: Literal[4, 8]) -> No
             y = network(x.mT).mT if swapped else network(x)
             outputs.append(y.flip(dims) if dims else y)
         expected = sum(outputs) / ensemble
-    predictor = Predictor(network, 1, SizeRule(), ensemble=ensemble)
+    predictor = Predictor(network, 1, SizeRule(), options=PredictorOptions(ensemble=ensemble))
     torch.testing.assert_close(predictor(lq), expected)
     assert not torch.allclose(Predictor(network, 1, SizeRule())(lq), expected, atol=1e-4)
 
@@ -89,5 +90,5 @@ def test_self_ensemble_is_the_mean_over_its_forms(ensemble: Literal[4, 8]) -> No
 def test_self_ensemble_undoes_every_turn(ensemble: Literal[1, 4, 8]) -> None:
     rule = SizeRule(4, 4)
     image = np.random.default_rng(0).integers(0, 256, (5, 9, 3), dtype=np.uint8)
-    predictor = Predictor(Enlarge(2, rule), 2, rule, ensemble=ensemble)
+    predictor = Predictor(Enlarge(2, rule), 2, rule, options=PredictorOptions(ensemble=ensemble))
     assert np.array_equal(predictor.restore(image), image.repeat(2, 0).repeat(2, 1))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore.archs.grl.tables import Mask, Pair, expanded
+from restore.ops.devices import autocast_device
 
 HIDDEN = 512
 BIAS_RANGE = 16
@@ -60,7 +61,7 @@ class CosineAttention(nn.Module):
         """
         first = parts[0].q
         precision = torch.promote_types(first.dtype, torch.float32)
-        with torch.autocast(first.device.type, enabled=False):
+        with torch.autocast(autocast_device(first), enabled=False):
             scale = self.logit_scale.to(precision).clamp(max=LARGEST_LOG_SCALE).exp()
             bias = self.bias(coordinates).to(precision)
             ready = [

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from restore.archs.mair.scan_order import DIRECTIONS
 from restore.archs.mair.shuffle_attention import SequenceShuffleAttention
+from restore.ops.devices import autocast_device
 from restore.ops.selective_scan import map_scan, merge_directions
 
 STEP_RANGE = (1e-3, 1e-1)
@@ -89,7 +90,7 @@ class VisionMamba(nn.Module):
         """
         exact = torch.promote_types(u.dtype, torch.float32)
         u, projected, z = u.to(exact), projected.to(exact), z.to(exact)
-        with torch.autocast(u.device.type, enabled=False):
+        with torch.autocast(autocast_device(u), enabled=False):
             y, mean = map_scan(
                 u,
                 projected,

@@ -1,0 +1,144 @@
+"""Floor 4. What a forward pass costs, counted operation by operation: multiply-adds, activations
+and the bytes of the tensors that are alive at once.
+
+Nothing is read off shapes of layers: the counts follow what runs, on any device, `meta` included.
+"""
+
+# conventions: one multiply-add (MAC) counts 1; normalisations, activations and resizing count 0
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+aten = torch.ops.aten
+
+
+def _convolution(args: tuple[Any, ...], out: Any) -> int:
+    """Each real product once: a transposed convolution multiplies inputs, not outputs."""
+    x, weight, transposed = args[0], args[1], args[6]
+    pixels = x.numel() // x.shape[1] if transposed else out.numel() // out.shape[1]
+    return pixels * weight.numel()
+
+
+def _product(args: tuple[Any, ...], out: Any) -> int:
+    return out.numel() * args[-2].shape[-1]
+
+
+def _attention(args: tuple[Any, ...], out: Any) -> int:
+    """The products q·kᵀ and p·v; `out` may come with statistics."""
+    q, k, v = args[:3]
+    return q.numel() * k.shape[-2] + q.numel() // q.shape[-1] * k.shape[-2] * v.shape[-1]
+
+
+def _transform(args: tuple[Any, ...], out: Any) -> int:
+    """N / 2 · log2 N butterflies of 4 MACs for a complex transform; half for a real one."""
+    sides, complex_ends = args[1], args[0].is_complex() and out.is_complex()
+    larger = out if out.numel() >= args[0].numel() else args[0]
+    points = math.prod(larger.shape[side] for side in sides)
+    batch = larger.numel() // points
+    butterflies = batch * points * math.log2(points) / 2 if points > 1 else 0
+    return round(butterflies * 4 / (1 if complex_ends else 2))
+
+
+def _scan(state_steps: int, steps: int) -> int:
+    """The field's convention for a selective scan: 9 per step and state, 1 per step for D."""
+    return 9 * state_steps + steps
+
+
+def _selective_scan(args: tuple[Any, ...], out: Any) -> int:
+    u, states = args[0], args[2].shape[1]
+    return _scan(u.numel() * states, u.numel())
+
+
+def _map_scan(args: tuple[Any, ...], out: Any) -> int:
+    """The scans of all directions, and the product that makes their steps."""
+    y, (channels, rank), states = out[0], args[3].shape[1:], args[5].shape[-1]
+    return _scan(y.numel() * states, y.numel()) + y.numel() // channels * channels * rank
+
+
+Rule = Callable[[tuple[Any, ...], Any], int]
+RULES: dict[str, tuple[str, Rule]] = {
+    "aten::convolution": ("convolution", _convolution),
+    "aten::mm": ("product", _product),
+    "aten::bmm": ("product", _product),
+    "aten::addmm": ("product", lambda args, out: out.numel() * args[1].shape[-1]),
+    "aten::baddbmm": ("product", lambda args, out: out.numel() * args[1].shape[-1]),
+    "aten::_scaled_dot_product_flash_attention": ("attention", _attention),
+    "aten::_scaled_dot_product_flash_attention_for_cpu": ("attention", _attention),
+    "aten::_scaled_dot_product_efficient_attention": ("attention", _attention),
+    "aten::_scaled_dot_product_cudnn_attention": ("attention", _attention),
+    "aten::_fft_c2c": ("fft", _transform),
+    "aten::_fft_r2c": ("fft", _transform),
+    "aten::_fft_c2r": ("fft", _transform),
+    "restore::selective_scan": ("scan", _selective_scan),
+    "restore::map_scan": ("scan", _map_scan),
+}
+
+
+class Ledger(TorchDispatchMode):
+    """Within it, every operation is entered. Call the network under `torch.no_grad()`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs: Counter[str] = Counter()
+        """By kind: convolution, product, attention, fft, scan."""
+        self.activations = 0
+        """Elements that convolutions, products, attentions and scans gave."""
+        self.peak = 0
+        """Bytes of the tensors made within that were alive at once, at most."""
+        self._alive: dict[int, weakref.ref[Any]] = {}
+        self._bytes = 0
+
+    @property
+    def total(self) -> int:
+        """MACs of all kinds."""
+        return sum(self.macs.values())
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = func._schema.name
+        if name not in RULES and func is not torch.ops.prim.device.default:
+            with self:  # an operation made of others is entered as those
+                made = func.decompose(*args, **(kwargs or {}))
+            if made is not NotImplemented:
+                return made
+        for tensor in _tensors((args, kwargs)):
+            self._hold(tensor, new=False)
+        out = func(*args, **(kwargs or {}))
+        if name in RULES:
+            kind, rule = RULES[name]
+            self.macs[kind] += rule(args, out)
+            self.activations += next(_tensors(out)).numel()
+        for tensor in _tensors(out):
+            self._hold(tensor, new=True)
+        return out
+
+    def _hold(self, tensor: Tensor, *, new: bool) -> None:
+        """Count a storage while it lives; one that was there before counts nothing."""
+        storage = tensor.untyped_storage()
+        key = id(storage)
+        if key in self._alive:
+            return
+        size = storage.nbytes() if new else 0
+
+        def freed(_: object) -> None:
+            del self._alive[key]
+            self._bytes -= size
+
+        self._alive[key] = weakref.ref(storage, freed)
+        self._bytes += size
+        self.peak = max(self.peak, self._bytes)
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
