@@ -18,7 +18,7 @@ from restore.errors import OptionError
 from restore.losses.options import LOSSES, L1Loss
 from restore.options import MAX_BYTES
 from restore.recipes.checks import check_test, check_train
-from restore.recipes.trees import ScoringOptions, TestTree, TrainTree
+from restore.recipes.trees import TestingOptions, TestTree, TrainTree
 from restore.section import Section
 from restore.training.options import OPTIMISERS, SCHEDULES, Adam, TrainOptions
 
@@ -720,7 +720,7 @@ TEST_CHANGES = {
         "scale: 2\ndatasets",
         "scale: 2\nval: {val_freq: 100}\ndatasets",
         "error[OPT11]: unknown key of val (tiny.yml:3 val.val_freq): got 'val_freq'; "
-        f"expected one of {', '.join(ScoringOptions.model_fields)}; "
+        f"expected one of {', '.join(TestingOptions.model_fields)}; "
         "fix: remove it",
     ),
 }
