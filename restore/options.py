@@ -49,14 +49,19 @@ def read_options(
 
     Raises OptionError with all problems of the file at once.
     """
-    document = read_document(path)
-    for assignment in overrides:
-        _override(document, assignment)
+    document = read_document(path, overrides)
     return parse(tree, document.values, document.where), document
 
 
-def read_document(path: str | os.PathLike[str]) -> Document:
-    """The plain values of a YAML file. Raises OptionError (OPT01 to OPT10)."""
+def read_document(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Document:
+    """The plain values of a YAML file, and of overrides. Raises OptionError (OPT01 to OPT10)."""
+    document = _read_file(path)
+    for assignment in overrides:
+        _override(document, assignment)
+    return document
+
+
+def _read_file(path: str | os.PathLike[str]) -> Document:
     name = os.fspath(path)
     try:
         with open(path, "rb") as file:

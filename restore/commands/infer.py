@@ -4,7 +4,8 @@
   restore infer --weights spanx4_ch48.pth --arch SPAN --scale 4 photo.jpg photo_x4.png
   restore infer --weights net.pth --opt options/test_SPAN_SRx4.yml in/ out/
 
-Weights that we saved say themselves which network they are for. Results of a folder are PNG files.
+Weights that we saved say themselves which network they are for; of others, names and shapes tell it,
+except for what `restore inspect` names as untold: --preset tells that. Results of a folder are PNG files.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from restore.world import World
 
     file = weights_file(args.weights, None)
-    options = network_options(args, about_weights(file))
+    options = network_options(args, about_weights(file), file)
     channels = channels_of(options)
     if channels not in (1, 3):
         raise OptionError.of(
