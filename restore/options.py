@@ -49,19 +49,14 @@ def read_options(
 
     Raises OptionError with all problems of the file at once.
     """
-    document = read_document(path, overrides)
+    document = read_document(path)
+    for assignment in overrides:
+        override(document, assignment)
     return parse(tree, document.values, document.where), document
 
 
-def read_document(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Document:
-    """The plain values of a YAML file, and of overrides. Raises OptionError (OPT01 to OPT10)."""
-    document = _read_file(path)
-    for assignment in overrides:
-        _override(document, assignment)
-    return document
-
-
-def _read_file(path: str | os.PathLike[str]) -> Document:
+def read_document(path: str | os.PathLike[str]) -> Document:
+    """The plain values of a YAML file. Raises OptionError (OPT01 to OPT10)."""
     name = os.fspath(path)
     try:
         with open(path, "rb") as file:
@@ -137,7 +132,7 @@ def _read_file(path: str | os.PathLike[str]) -> Document:
     return document
 
 
-def _override(document: Document, assignment: str) -> None:
+def override(document: Document, assignment: str) -> None:
     """Apply `a.b=value` (ours) or `a:b=value` (BasicSR's --force_yml) to the document."""
     dotted, equals, text = assignment.partition("=")
     keys = tuple(re.split(r"[.:]", dotted))

@@ -13,7 +13,7 @@ from os import PathLike
 from typing import Any, TypeVar
 
 from restore.errors import OptionError, Problem
-from restore.options import Document, read_document
+from restore.options import Document, override, read_document
 from restore.section import Path, Section, parse
 
 S = TypeVar("S", bound=Section)
@@ -98,7 +98,9 @@ def read_translated(
 
     Overrides are in the file's spelling or in today's. Raises OptionError with all problems at once.
     """
-    document = read_document(path, overrides)
+    document = read_document(path)
+    for assignment in overrides:
+        override(document, assignment)
     done = translate(document)
     try:
         options = parse(tree, document.values, document.where)
