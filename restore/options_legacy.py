@@ -96,7 +96,7 @@ def read_translated(
 ) -> tuple[S, Document, Translation]:
     """`options.read_options` for files in an older or a fork's spelling as well.
 
-    Overrides are in the file's spelling or in today's. Raises OptionError with all problems at once.
+    Overrides are in the file's spelling or in today's. Raises OptionError with all problems.
     """
     document = read_document(path)
     for assignment in overrides:

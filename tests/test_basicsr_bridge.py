@@ -18,7 +18,7 @@ import torch
 
 from restore.archs import build_network
 from restore.archs.table import ARCHS
-from restore.errors import BackendError
+from restore.errors import BackendError, OptionError
 from restore.losses.options import LOSSES
 from restore.metrics.protocols import PROTOCOLS
 from restore.metrics.scores import score
@@ -90,8 +90,6 @@ def test_a_network_is_built_and_called_as_basicsr_does(basicsr: Any, name: str) 
 
 
 def test_a_wrong_option_is_our_error(basicsr: Any) -> None:
-    from restore.errors import OptionError
-
     with pytest.raises(OptionError, match="feature_channels"):
         basicsr.ARCH_REGISTRY.get("SPAN")(feature_chanels=8)
 

@@ -80,7 +80,7 @@ class Detected:
         return _family(self.architecture)
 
     def differing(self, preset: str) -> dict[str, tuple[Any, Any]]:
-        """Option -> (the file's, the preset's) where they differ; ratios that mean one width not."""
+        """Option -> (the file's, the preset's) where they differ, ratios by more than rounding."""
         other = ARCHS[self.architecture].presets[preset]
         pairs = {key: (value, getattr(other, key)) for key, value in self._plain().items()}
         return {key: pair for key, pair in pairs.items() if not _alike(key, *pair)}
@@ -145,9 +145,14 @@ def _family(name: str) -> Family:
     return FAMILIES["MIMOUNet" if name == "MIMOUNetPlus" else name]
 
 
-@lru_cache(maxsize=64)
 def shapes_of(options: Section) -> Shapes:
     """Names and shapes of the state dict of the network that `options` describe."""
+    hashable: Any = options  # frozen
+    return _shapes_of(hashable)
+
+
+@lru_cache(maxsize=256)
+def _shapes_of(options: Any) -> Shapes:
     network = build_network(options, meta=True)
     return {key: tuple(value.shape) for key, value in network.state_dict().items()}
 

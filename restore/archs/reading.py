@@ -63,7 +63,7 @@ def span(shapes: Shapes) -> dict[str, Any]:
         outputs, scale = channels, root(rows / channels)
     except ValueError:
         outputs, scale = 3, root(rows / 3)
-    told = {"num_in_ch": channels, "num_out_ch": outputs}
+    told: dict[str, Any] = {"num_in_ch": channels, "num_out_ch": outputs}
     if channels != 3:
         told["rgb_mean"] = (0.0,) * channels
     return told | {"feature_channels": width, "upscale": scale}

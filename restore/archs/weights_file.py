@@ -73,7 +73,9 @@ _STANDS_FOR: dict[type, tuple[str, ...]] = {
         "pytorch_lightning.utilities.parsing.AttributeDict",
     ),
 }
-STAND_INS: list[Any] = [(stand_in, name) for stand_in, names in _STANDS_FOR.items() for name in names]
+STAND_INS: list[Any] = [
+    (stand_in, name) for stand_in, names in _STANDS_FOR.items() for name in names
+]
 
 
 def check_sha256(path: str | os.PathLike[str], wanted: str) -> str:

@@ -94,6 +94,7 @@ def register(registries: Any) -> dict[str, str]:
     `registries` has ARCH_REGISTRY, LOSS_REGISTRY and METRIC_REGISTRY, each with `register(obj)`,
     which takes `obj.__name__`, and `in`.
     """
+    entries: list[tuple[Any, str, Any]]
     entries = [(registries.ARCH_REGISTRY, name, network_maker(name)) for name in ARCHS]
     entries += [(registries.LOSS_REGISTRY, name, loss_maker(name)) for name in LOSSES]
     for index, name in enumerate(("calculate_psnr", "calculate_ssim")):

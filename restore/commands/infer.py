@@ -4,8 +4,9 @@
   restore infer --weights spanx4_ch48.pth --arch SPAN --scale 4 photo.jpg photo_x4.png
   restore infer --weights net.pth --opt options/test_SPAN_SRx4.yml in/ out/
 
-Weights that we saved say themselves which network they are for; of others, names and shapes tell it,
-except for what `restore inspect` names as untold: --preset tells that. Results of a folder are PNG files.
+Weights that we saved say themselves which network they are for. Of others, names and shapes tell
+it, except for what `restore inspect` names as NOT told: --preset tells that. Results of a folder
+are PNG files.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from restore.reports.sinks import log_to_console
@@ -109,7 +108,9 @@ def _text(about: dict[str, Any], shapes: Any) -> str:
             lines.append(f"  header has {key} {own[key]}")
     if about["untold"] and not own:
         lines.append(f"  NOT told   {', '.join(about['untold'])}; give one of")
-        lines += [f"             --preset {name}   ({what})" for name, what in about["presets"].items()]
+        lines += [
+            f"             --preset {name}   ({what})" for name, what in about["presets"].items()
+        ]
     for key, value in about["assumed"].items():
         lines.append(f"  assumed    {key} {value}, as published")
     for what in ("missing", "unexpected", "mismatched"):

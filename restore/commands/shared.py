@@ -94,7 +94,7 @@ def network_options(
     from restore.options import read_document, scalar
 
     if args.preset is not None:
-        values = _read_from(weights, key, args.preset)
+        values: Any = _read_from(weights, key, args.preset)
     elif args.opt is not None:
         values = read_document(args.opt).values.get("network_g")
         if values is None:
