@@ -116,8 +116,8 @@ def network_options(
         return parsed(values)  # says what a network is
     values = dict(values)
     for assignment in args.set:
-        key, _, text = assignment.partition("=")
-        values[key] = scalar(text, f"--set {assignment}")
+        option, _, text = assignment.partition("=")
+        values[option] = scalar(text, f"--set {assignment}")
     if args.arch in FAMILIES:
         for option in set(FAMILIES[args.arch].asks) - set(values):
             log.warning("%s: the weights do not tell it; the default is taken", option)
