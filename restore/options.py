@@ -51,7 +51,7 @@ def read_options(
     """
     document = read_document(path)
     for assignment in overrides:
-        _override(document, assignment)
+        override(document, assignment)
     return parse(tree, document.values, document.where), document
 
 
@@ -132,7 +132,7 @@ def read_document(path: str | os.PathLike[str]) -> Document:
     return document
 
 
-def _override(document: Document, assignment: str) -> None:
+def override(document: Document, assignment: str) -> None:
     """Apply `a.b=value` (ours) or `a:b=value` (BasicSR's --force_yml) to the document."""
     dotted, equals, text = assignment.partition("=")
     keys = tuple(re.split(r"[.:]", dotted))

@@ -30,8 +30,10 @@ FLOORS: dict[str, tuple[int, str]] = {
     "restore.losses": (3, "losses"),
     "restore.metrics": (3, "metrics"),
     "restore.options": (3, "options"),
+    "restore.options_legacy": (3, "options"),
     "restore.evaluation": (4, "evaluation"),
     "restore.training": (5, "training"),
+    "restore.bridges": (6, "bridges"),
     "restore.recipes": (6, "recipes"),
     "restore.commands": (7, "commands"),
 }

@@ -1,7 +1,4 @@
-"""Floor 3. Weights files: read safely, matched strictly, reported exactly; safetensors out.
-
-A `.pth` is read with torch's tensors-only unpickler and never otherwise; nothing in a file runs.
-"""
+"""Floor 3. Weights and networks: matched strictly, reported exactly; safetensors out."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +16,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from restore.archs.detect import PREFIXES, nearest_variant
 from restore.archs.table import architecture_of
+from restore.archs.weights_file import read_weights
 from restore.errors import WeightsError
 from restore.section import Section
 
 CONTAINERS = ("params_ema", "params", "state_dict", "model", "net_g")
-PREFIXES = ("module.", "model_g.", "model.", "net_g.", "generator.")
 SHOWN = 10
 
 
@@ -75,7 +72,8 @@ def load_weights(
         if state[k].shape != own[k].shape
     )
     if strict and (missing or unexpected or mismatched):
-        raise _mismatch(source, missing, unexpected, mismatched)
+        variant = nearest_variant({key: tuple(value.shape) for key, value in state.items()})
+        raise _mismatch(source, missing, unexpected, mismatched, variant)
     fitting = {k: state[k] for k in shared if state[k].shape == own[k].shape}
     for name, value in fitting.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -91,145 +89,6 @@ def load_weights(
     return LoadReport(
         source, container, prefix, len(fitting), ignored, missing, unexpected, mismatched
     )
-
-
-def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a weights file (tensors and plain containers), on the CPU.
-
-    Raises WeightsError for a file that is missing, empty, cut short, compressed, larger than what
-    it stores, or that holds anything but tensors and plain containers.
-    """
-    file, name = Path(path), os.fspath(path)
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(64)
-    except OSError as error:
-        raise WeightsError.of(
-            "WGT05",
-            "no weights file",
-            name,
-            str(error.strerror).lower().replace(" or directory", ""),
-            "a .pth or .safetensors file",
-            "check the path",
-        ) from None
-    if not head:
-        raise WeightsError.of(
-            "WGT05",
-            "weights file is empty",
-            name,
-            "0 bytes",
-            "a .pth or .safetensors file",
-            "download it again",
-        )
-    if head.lstrip()[:1] == b"<" and b"\0" not in head:  # safetensors: a length, zeros in it
-        raise WeightsError.of(
-            "WGT05",
-            "not a weights file",
-            name,
-            f"starts with {head[:16]!r}",
-            "a .pth or .safetensors file",
-            "download the file, not its web page",
-        )
-    if file.suffix == ".safetensors":
-        return _read_safetensors(file)
-    return _read_pickle(file)
-
-
-def _read_safetensors(file: Path) -> dict[str, Any]:
-    try:
-        return dict(safetensors.torch.load_file(file))
-    except safetensors.SafetensorError as error:
-        raise WeightsError.of(
-            "WGT04",
-            "damaged safetensors file",
-            str(file),
-            str(error),
-            "a whole file",
-            "copy or download it again",
-        ) from None
-
-
-def _read_pickle(file: Path) -> dict[str, Any]:
-    name = str(file)
-    try:
-        _refuse_compressed(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except WeightsError:
-        raise
-    except Exception as error:  # both readers raise whatever the bytes make them raise
-        text = str(error)
-        blocked = re.search(r"(?:GLOBAL|global) (\S+)", text)
-        if blocked:
-            raise WeightsError.of(
-                "WGT02",
-                "weights file wants to run code",
-                name,
-                f"global {blocked.group(1)}",
-                "tensors and plain containers",
-                "ask its author for a safetensors file",
-            ) from None
-        reason = text.partition("WeightsUnpickler error: ")[2].lstrip() or text or "nothing said"
-        raise WeightsError.of(
-            "WGT04",
-            "weights file is damaged or cut short",
-            name,
-            f"{type(error).__name__}: {reason.splitlines()[0][:120]}",
-            "a whole file from torch.save",
-            "copy or download it again",
-        ) from None
-    if not isinstance(content, Mapping):
-        raise WeightsError.of(
-            "WGT03",
-            "weights file holds no state dict",
-            name,
-            type(content).__name__,
-            "a dict of tensors",
-            "save network.state_dict()",
-        )
-    for key, tensor in _tensors(content):
-        dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
-        size = tensor.numel() * tensor.element_size()
-        if not dense or size > tensor.untyped_storage().nbytes():
-            raise WeightsError.of(
-                "WGT06",
-                "tensor larger than what is stored",
-                name,
-                f"{key} {tuple(tensor.shape)}",
-                "every element stored",
-                "save it again with .contiguous()",
-            )
-    return dict(content)
-
-
-def _refuse_compressed(file: Path) -> None:
-    """A few kB could inflate to all memory; torch.save never compresses."""
-    if not zipfile.is_zipfile(file):
-        return
-    with zipfile.ZipFile(file) as archive:
-        for entry in archive.infolist():
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise WeightsError.of(
-                    "WGT07",
-                    "compressed entry in a weights file",
-                    str(file),
-                    entry.filename,
-                    "entries as torch.save stores them",
-                    "save it again with torch.save",
-                )
-
-
-def _tensors(content: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
-    """Every tensor in nested mappings; a mapping that holds itself is looked into once."""
-    found: list[tuple[str, Tensor]] = []
-    waiting, seen = [content], {id(content)}
-    for mapping in waiting:
-        for key, value in mapping.items():
-            if isinstance(value, Tensor):
-                found.append((str(key), value))
-            elif isinstance(value, Mapping) and id(value) not in seen:
-                waiting.append(value)
-                seen.add(id(value))
-    return found
 
 
 def _pick(
@@ -296,7 +155,11 @@ def _ignorable(network: nn.Module) -> re.Pattern[str]:
 
 
 def _mismatch(
-    source: str, missing: tuple[str, ...], unexpected: tuple[str, ...], mismatched: tuple[str, ...]
+    source: str,
+    missing: tuple[str, ...],
+    unexpected: tuple[str, ...],
+    mismatched: tuple[str, ...],
+    variant: str,
 ) -> WeightsError:
     def listed(what: str, keys: tuple[str, ...]) -> str:
         more = f", … ({len(keys) - SHOWN} more)" if len(keys) > SHOWN else ""
@@ -317,7 +180,8 @@ def _mismatch(
         source,
         "; ".join(found),
         "exactly the network's keys and shapes",
-        "check type, width and scale of network_g, or set path.strict_load_g: false",
+        (f"the file is of {variant}: " if variant else "")
+        + "check type, width and scale of network_g, or set path.strict_load_g: false",
     )
 
 
@@ -340,9 +204,29 @@ def about_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
-def describe(options: Section, scale: int) -> dict[str, Any]:
-    """The header that makes a weights file self-describing."""
-    return {"network_g": options.model_dump(), "scale": scale}
+def describe(
+    options: Section,
+    scale: int,
+    *,
+    license: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The header that makes a weights file self-describing: its network, and where it is from."""
+    about = {"network_g": options.model_dump(), "scale": scale}
+    more = {"license": license, "provenance": None if provenance is None else dict(provenance)}
+    return about | {key: value for key, value in more.items() if value is not None}
+
+
+def tensors_of(
+    path: str | os.PathLike[str], key: str | None = None
+) -> tuple[dict[str, Tensor], str]:
+    """The state dict that a weights file holds (or holds under `key`), and its container's name."""
+    return _pick(read_weights(path), key, os.fspath(path))
+
+
+def shapes_in(path: str | os.PathLike[str], key: str | None = None) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a weights file."""
+    return {name: tuple(value.shape) for name, value in tensors_of(path, key)[0].items()}
 
 
 def official_state(network: nn.Module) -> dict[str, Tensor]:

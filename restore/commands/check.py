@@ -6,11 +6,12 @@ restore check options/*.yml
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from restore.commands.shared import add_overrides, overrides, read_tree
 from restore.errors import OptionError, Problem
-from restore.options import read_document
+from restore.options import Document, read_document
 from restore.recipes.bench_trees import BenchTree, check_bench
 from restore.recipes.checks import check_test, check_train
 from restore.recipes.trees import TestTree, TrainTree
@@ -37,16 +38,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def tree_of_file(document: Document) -> tuple[type[Any], Callable[[Any, Document], list[Problem]]]:
+    """The tree and the checks of a training file, which has a section `train`, or of a test."""
+    return (TrainTree, check_train) if "train" in document.values else (TestTree, check_test)
+
+
 def _check(file: str, assignments: list[str]) -> str:
-    given = read_document(file).values
-    if "networks" in given:
+    document = read_document(file)
+    if "networks" in document.values:
         return _check_matrix(file, assignments)
-    training = "train" in given
-    tree: Any
-    if training:
-        tree = read_tree(TrainTree, file, assignments, check_train)
-    else:
-        tree = read_tree(TestTree, file, assignments, check_test)
+    kind, check = tree_of_file(document)
+    tree: Any = read_tree(kind, file, assignments, check)
+    training = kind is TrainTree
     from restore.archs import build_network, fuse
 
     network = build_network(tree.network_g, meta=True)

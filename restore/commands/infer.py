@@ -4,7 +4,9 @@
   restore infer --weights spanx4_ch48.pth --arch SPAN --scale 4 photo.jpg photo_x4.png
   restore infer --weights net.pth --opt options/test_SPAN_SRx4.yml in/ out/
 
-Weights that we saved say themselves which network they are for. Results of a folder are PNG files.
+Weights that we saved say themselves which network they are for. Of others, names and shapes tell
+it, except for what `restore inspect` names as NOT told: --preset tells that. Results of a folder
+are PNG files.
 
 What does not fit into memory is cut into tiles (--tile auto). Images of more than 100 megapixels
 need --max-pixels; beside its two images, such a run holds one tile and one row of restored tiles.
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     how = predictor_options(args)
     file = weights_file(args.weights, None)
-    options = network_options(args, about_weights(file))
+    options = network_options(args, about_weights(file), file)
     channels = channels_of(options)
     if channels not in (1, 3):
         raise OptionError.of(

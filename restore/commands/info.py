@@ -4,7 +4,7 @@
   restore info --arch MaIR/MaIR-T_x4 --runs 0                 # counted only, in no time
   restore info --all --scale 4 --runs 0                       # every published variant of ×4
   restore info --all --lq 3x256x256 --device cuda --dtype fp16
-  restore info experiments/train_SPAN_demo                    # weights that say what they are for
+  restore info net_g_latest.pth                              # what weights are, and what they cost
 
 --size is the output's, channels × width × height, as papers state it; --lq is the input's.
 MACs count what runs in convolutions, products and attention, once each; FFTs by their butterflies;
@@ -19,7 +19,8 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from restore.commands.shared import add_network, network_options
+from restore.commands.inspect import described
+from restore.commands.shared import add_network, named_network, network_options
 from restore.errors import OptionError
 from restore.reports.sinks import log_to_console
 from restore.reports.tables import text_table
@@ -49,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print one table."""
     log_to_console(first_rank=True)
+    if args.weights is not None:
+        print(described(args.weights), end="\n\n")
     channels, width, height = _shape(args)
     found = [entry for entry in _networks(args) if _channels(entry[1]) == channels]
     if not found:
@@ -104,8 +107,11 @@ def _networks(args: argparse.Namespace) -> list[tuple[str, Section]]:
                 if not known and args.scale in (None, entry.scale(options)):
                     named.append((name, options))
         return named
-    header = {} if args.weights is None else about_weights(weights_file(args.weights, None))
-    options = network_options(args, header)
+    if args.weights is None:
+        options = named_network(args)
+    else:
+        file = weights_file(args.weights, None)
+        options = network_options(args, about_weights(file), file)
     return [(args.arch or architecture_of(options).name, options)]
 
 

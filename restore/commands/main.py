@@ -32,6 +32,8 @@ COMMANDS = {
     "score": "PSNR and SSIM of two folders of images under a named protocol",
     "niqe": "quality of images without a target, under a pristine model",
     "convert": "weights from and to BasicSR's .pth and our safetensors",
+    "inspect": "say what a weights file is, and what it does not tell",
+    "migrate": "write an official option file in today's spelling",
 }
 
 

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from restore.catalog import nearest
 from restore.errors import DataError, OptionError, Problem
 from restore.evaluation.options import PredictorOptions
-from restore.options import Document, read_options
+from restore.options import Document
+from restore.options_legacy import read_translated
 from restore.section import Section, parse, without_effect
 
 log = logging.getLogger("restore")
@@ -51,11 +52,16 @@ def read_tree(
     assignments: list[str],
     check: Callable[[S, Document], list[Problem]],
 ) -> S:
-    """The option file as a checked tree; keys without effect are named in the log."""
-    options, document = read_options(tree, path, assignments)
+    """The option file as a checked tree, in an older spelling too; what was translated and keys
+    without effect are named in the log."""
+    options, document, translated = read_translated(tree, path, assignments)
     problems = check(options, document)
     if problems:
         raise OptionError(*problems)
+    for note in translated.rewritten:
+        log.info("translated %s", note)
+    for note in translated.dropped:
+        log.warning("%s has no effect: %s", note.where, note.text)
     for key, reason in without_effect(options):
         log.warning("%s has no effect: %s", document.where(key), reason)
     return options
@@ -63,11 +69,15 @@ def read_tree(
 
 def add_network(parser: argparse.ArgumentParser) -> None:
     """How a command without an option file of its own is told which network weights are for."""
-    parser.add_argument("--opt", metavar="FILE.yml", help="an option file with network_g")
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--opt", metavar="FILE.yml", help="an option file with network_g")
+    which.add_argument(
         "--arch",
         metavar="NAME[/VARIANT]",
         help="a network's name, with --scale, or one of its published variants",
+    )
+    which.add_argument(
+        "--preset", metavar="NAME", help="a published variant, as `restore inspect` names them"
     )
     parser.add_argument("--scale", type=int, help="output size / input size, with --arch")
     parser.add_argument(
@@ -79,11 +89,22 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def network_options(args: argparse.Namespace, header: dict[str, Any]) -> Section:
-    """The network that `--opt`, `--arch` or the weights' own header names. Raises OptionError."""
-    from restore.archs.build import network_options as parsed
-    from restore.archs.table import NETWORK
-    from restore.options import read_document, scalar
+def network_options(
+    args: argparse.Namespace, header: dict[str, Any], weights: Path, key: str | None = None
+) -> Section:
+    """The network that `--opt`, `--arch`, `--preset`, the header of `weights` or else the names and
+    shapes of its tensors (under `key`) say. Raises OptionError and WeightsError."""
+    if args.preset is not None:
+        return _as_asked(args, _read_from(weights, key, args.preset))
+    if args.opt is not None or args.arch is not None:
+        return named_network(args)
+    values = header["network_g"] if "network_g" in header else _read_from(weights, key, None)
+    return _as_asked(args, values)
+
+
+def named_network(args: argparse.Namespace) -> Section:
+    """The network that `--opt` or `--arch` say, without weights. Raises OptionError."""
+    from restore.options import read_document
 
     if args.opt is not None:
         values = read_document(args.opt).values.get("network_g")
@@ -96,25 +117,35 @@ def network_options(args: argparse.Namespace, header: dict[str, Any]) -> Section
                 "network_g",
                 "add 'network_g: …'",
             )
-    elif args.arch is not None:
-        values = _values_of(args.arch)
-    elif "network_g" in header:
-        values = header["network_g"]
-    else:
-        raise OptionError.of(
-            "OPT41",
-            "the weights do not say which network they are for",
-            "command line",
-            "neither --opt nor --arch",
-            "one of them",
-            "add --arch NAME --scale N or --opt FILE.yml",
-        )
+        return _as_asked(args, values)
+    if args.arch is not None:
+        return _as_asked(args, _values_of(args.arch))
+    raise OptionError.of(
+        "OPT12",
+        "which network is meant is not said",
+        "the command line",
+        "no weights, no --arch and no --opt",
+        "one of them",
+        "add --arch NAME or a weights file",
+    )
+
+
+def _as_asked(args: argparse.Namespace, values: Any) -> Section:
+    """`values`, as under network_g, with what `--set` and `--scale` say. Raises OptionError."""
+    from restore.archs.build import network_options as parsed
+    from restore.archs.reading import FAMILIES
+    from restore.archs.table import NETWORK
+    from restore.options import scalar
+
     if not isinstance(values, Mapping):
         return parsed(values)  # says what a network is
     values = dict(values)
     for assignment in args.set:
-        key, _, text = assignment.partition("=")
-        values[key] = scalar(text, f"--set {assignment}")
+        option, _, text = assignment.partition("=")
+        values[option] = scalar(text, f"--set {assignment}")
+    if args.arch in FAMILIES:
+        for option in set(FAMILIES[args.arch].asks) - set(values):
+            log.warning("%s: the weights do not tell it; the default is taken", option)
     entry = NETWORK.entry(str(values.get("type")))
     if args.scale is not None and entry is not None and entry.scale_key is not None:
         values.setdefault(entry.scale_key, args.scale)
@@ -180,6 +211,22 @@ def predictor_options(args: argparse.Namespace) -> PredictorOptions:
 
 def _flag(key: str) -> str:
     return "--" + key.replace("_", "-")
+
+
+def _read_from(weights: Path, key: str | None, preset: str | None) -> dict[str, Any]:
+    """`network_g` as the tensors of a file tell it, and `preset` what they cannot tell."""
+    from restore.archs.detect import options_for
+    from restore.archs.reading import FAMILIES
+    from restore.archs.weights import shapes_in
+
+    found = options_for(shapes_in(weights, key), str(weights), preset)
+    values = found.model_dump()
+    log.info("%s: weights of %s", weights, preset or values["type"])
+    family = FAMILIES.get(values["type"])
+    if preset is None and family is not None and family.assumes:
+        taken = ", ".join(f"{option} {values[option]}" for option in family.assumes)
+        log.info("not visible in the weights and taken as published: %s", taken)
+    return values
 
 
 def image_jobs(

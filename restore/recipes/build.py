@@ -128,7 +128,8 @@ def load_pretrained(network: nn.Module, path: PathOptions) -> None:
     file = weights_file(path.pretrain_network_g, path.param_key_g)
     ours = file.suffix == ".safetensors"
     report = load_weights(network, file, path.strict_load_g, key=None if ours else path.param_key_g)
-    log.info("weights: %s (%d tensors)", file, report.loaded)
+    found = " ".join(part for part in (report.container, report.prefix) if part)
+    log.info("weights: %s (%d tensors%s)", file, report.loaded, f", under {found}" if found else "")
     for what in ("missing", "unexpected", "mismatched"):
         keys = getattr(report, what)
         if keys:

@@ -105,7 +105,7 @@ def test_prefixes(prefix: str) -> None:
 
 def test_a_prefix_that_only_some_keys_carry_stays() -> None:
     first, *rest = KEYS
-    mixed = {f"module.{first}": STATE[first], **{f"net.{key}": STATE[key] for key in rest}}
+    mixed = {f"module.{first}": STATE[first], **{f"other.{key}": STATE[key] for key in rest}}
     network = span(0)
     before = state_sha256(network.state_dict())
     refusal(lambda: load_weights(network, mixed), "WGT09", "164 missing", "164 unexpected")

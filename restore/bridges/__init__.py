@@ -1,0 +1,1 @@
+"""Floor 6. Our parts inside other frameworks. A bridge acts when it is imported, and only then."""
