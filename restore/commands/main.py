@@ -25,6 +25,7 @@ COMMANDS = {
     "infer": "restore an image or a folder",
     "resize": "resize images exactly as MATLAB's bicubic imresize does",
     "score": "PSNR and SSIM of two folders of images under a named protocol",
+    "export": "one file of a network for ONNX, TorchScript or torch.export",
     "convert": "weights from and to BasicSR's .pth and our safetensors",
 }
 
