@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,9 @@ from restore.metrics.protocols import ScoringRule
 from restore.metrics.scores import bicubic, score
 from restore.reports.records import ImageRow
 from restore.world import World
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
+"""Restored and target, integers, without the border -> a figure."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,17 @@ class Evaluator:
     """Scores a predictor on one source."""
 
     def __init__(
-        self, name: str, source: Source, rule: ScoringRule, border: int, scale: int, world: World
+        self,
+        name: str,
+        source: Source,
+        rule: ScoringRule,
+        border: int,
+        scale: int,
+        world: World,
+        *,
+        further: Mapping[str, Metric] | None = None,
     ) -> None:
+        self._further = dict(further or {})
         self.name, self.source, self.rule, self.border = name, source, rule, border
         self._scale, self._world = scale, world
         self._baselines: dict[int, tuple[float, float]] = {}
@@ -64,7 +76,7 @@ class Evaluator:
         truth get rows with NaN scores. Raises DataError for an image that cannot be used.
         """
         count = len(self.source)
-        cells = torch.zeros(count, 7, dtype=torch.float64)
+        cells = torch.zeros(count, 7 + len(self._further), dtype=torch.float64)
         for index in range(self._world.rank, count, self._world.size):
             cells[index] = torch.tensor(self._score(index, predictor, each), dtype=torch.float64)
         # an infinite or NaN cell stays so: the other ranks add zeros to it
@@ -84,7 +96,15 @@ class Evaluator:
             scores[2:] = self._baseline(index, pair)
         if each is not None:
             each(index, Seen(self.name, pair, restored))
-        return [*scores, restored.shape[1], restored.shape[0], seconds]
+        own = [self._own(metric, restored, pair.gt) for metric in self._further.values()]
+        return [*scores, restored.shape[1], restored.shape[0], seconds, *own]
+
+    def _own(self, metric: Metric, restored: np.ndarray, target: np.ndarray | None) -> float:
+        """A further metric of one image; NaN without ground truth."""
+        if target is None:
+            return math.nan
+        inside = slice(self.border, -self.border or None)
+        return float(metric(restored[inside, inside], target[inside, inside]))
 
     def _baseline(self, index: int, pair: ImagePair) -> tuple[float, float]:
         assert pair.gt is not None
@@ -94,7 +114,7 @@ class Evaluator:
         return self._baselines[index]
 
     def _row(self, index: int, values: list[float], provenance: Provenance) -> ImageRow:
-        psnr, ssim, input_psnr, input_ssim, width, height, seconds = values
+        psnr, ssim, input_psnr, input_ssim, width, height, seconds, *own = values
         return ImageRow(
             set=self.name,
             image=self.source.name(index),
@@ -110,4 +130,5 @@ class Evaluator:
             network=provenance.network,
             weights_sha256=provenance.weights_sha256,
             commit=provenance.commit,
+            further=dict(zip(self._further, own, strict=True)),
         )

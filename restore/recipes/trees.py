@@ -12,12 +12,13 @@ from pydantic import Field, field_validator
 
 from restore.archs.table import NETWORK
 from restore.data.options import EVALUATION_SET, TRAINING_SET
-from restore.metrics.options import MetricsOptions, Protocol
+from restore.metrics.options import METRIC, MetricsOptions, Protocol
 from restore.metrics.protocols import PROTOCOLS, ScoringRule, default_border
 from restore.section import Count, Natural, Section, UserPath, mistake, no_effect
 from restore.training.options import DistOptions, LoggerOptions, TrainOptions
 
 EvaluationSet = Annotated[Section, EVALUATION_SET]
+FurtherMetric = Annotated[Section, METRIC]
 
 
 class _Sets(Section):
@@ -67,6 +68,22 @@ class PathOptions(Section):
     ignore_resume_networks: str | None = no_effect("there is one network")
 
 
+class FurtherMetrics(Section):
+    """Metrics by the names of their columns."""
+
+    model_config = {"extra": "allow"}
+    __pydantic_extra__: dict[str, FurtherMetric] = Field(init=False)  # pyright: ignore
+    further_keys = r"[A-Za-z]\w*"
+
+    @classmethod
+    def child(cls, key: str, value: object) -> type[Section] | None:
+        return METRIC.section(value)
+
+    def chosen(self) -> dict[str, Section]:
+        """Name -> metric, in the file's order."""
+        return dict(self.__pydantic_extra__ or {})
+
+
 class ScoringOptions(Section):
     """How images are scored: a protocol by name, or BasicSR's `metrics`."""
 
@@ -74,6 +91,8 @@ class ScoringOptions(Section):
     crop_border: Natural | None = None
     """Pixels left out on every side; the protocol's own rule when left out."""
     metrics: MetricsOptions | None = None
+    further_metrics: FurtherMetrics = FurtherMetrics()
+    """Figures of your own beside PSNR and SSIM, each under the name of its column."""
     ensemble: Literal[1, 4, 8] = 1
     """Self-ensemble when testing: the mean over 4 flips, or over 8 flips and quarter turns."""
     save_img: bool = False
