@@ -165,7 +165,7 @@ class OneOf:
     def validate(self, value: object) -> Section:
         """`value` as the Section that its `type` names."""
         kind = self.catalog.kind
-        known = ", ".join(sorted(self.catalog))
+        known = ", ".join(sorted(self.catalog)) or "your own, as package.module:NAME"
         if isinstance(value, Section):
             return value
         if not isinstance(value, Mapping):
@@ -180,15 +180,26 @@ class OneOf:
             near = self.catalog.nearest(str(name))
             fix = f"did you mean '{near}'?" if near else "choose one of the known names"
             if ":" in str(name):
-                fix = f"its options need the field type, with the default '{name}'"
+                fix = self._why_not(str(name))
             raise mistake("OPT24", f"unknown {kind}", f"one of {known}", fix, at="type")
         return section.model_validate(dict(value) | {"type": section.model_fields["type"].default})
+
+    def _why_not(self, name: str) -> str:
+        """The way out for a dotted path that names no entry."""
+        try:
+            locate(name)
+        except (ImportError, AttributeError, ValueError) as error:
+            return f"{error}; the folder of its module has to be on PYTHONPATH"
+        return f"its options need the field type, with the default '{name}'"
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(self.validate)
 
     def __get_pydantic_json_schema__(self, _schema: Any, handler: Any) -> dict[str, Any]:
         sections = [self.options_of(entry) for entry in self.catalog.values()]
+        if not sections:  # only entries from outside
+            named = {"type": {"type": "string", "pattern": ":"}}
+            return {"type": "object", "properties": named, "required": ["type"]}
         return {"oneOf": [handler(section.__pydantic_core_schema__) for section in sections]}
 
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "resize": "resize images exactly as MATLAB's bicubic imresize does",
     "score": "PSNR and SSIM of two folders of images under a named protocol",
     "niqe": "quality of images without a target, under a pristine model",
+    "export": "one file of a network for ONNX, TorchScript or torch.export",
     "convert": "weights from and to BasicSR's .pth and our safetensors",
     "inspect": "say what a weights file is, and what it does not tell",
     "migrate": "write an official option file in today's spelling",

@@ -121,7 +121,7 @@ def named_network(args: argparse.Namespace) -> Section:
     if args.arch is not None:
         return _as_asked(args, _values_of(args.arch))
     raise OptionError.of(
-        "OPT12",
+        "OPT41",
         "which network is meant is not said",
         "the command line",
         "no weights, no --arch and no --opt",

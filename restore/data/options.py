@@ -172,12 +172,15 @@ BACKENDS: Catalog[type[Section]] = Catalog(
 BACKEND = OneOf(BACKENDS, lambda section: section)
 
 
-class _Named(Section):
+class SetOptions(Section):
+    """What every data set takes. One of your own inherits this and has
+    `open(self, scale, *, channels, training)`, giving a `restore.data.source.Source`."""
+
     name: str = ""
     """What logs and tables call the set; the key under `datasets` when empty."""
 
 
-class _Common(_Named):
+class _Common(SetOptions):
     io_backend: Annotated[Section, BACKEND] = DiskOptions()
     """What the images lie in: `type: disk` (the default), `lmdb`, `pack` or `shards`."""
     ram_cache_mib: Natural = 0
@@ -217,7 +220,9 @@ class _Degraded(_Common):
     range, `rgb2ycbcr` by MATLAB's rounded Y, 16 to 235. Images stay as they are when left out."""
 
 
-class _Training(Section):
+class TrainingOptions(Section):
+    """What a data set to train on takes beside its own options."""
+
     gt_size: Count
     """Side of the square GT crop, in pixels; with `gt_sizes`, of none larger."""
     batch_size_per_gpu: Count
@@ -266,7 +271,7 @@ class DegradedImageDataset(_Degraded):
     type: Literal["DegradedImageDataset"] = "DegradedImageDataset"
 
 
-class SIDDBlocksDataset(_Named):
+class SIDDBlocksDataset(SetOptions):
     """SIDD's validation blocks, in its two files ValidationNoisyBlocksSrgb.mat and
     ValidationGtBlocksSrgb.mat; held in memory while in use."""
 
@@ -295,15 +300,15 @@ class DualPixelDataset(_Common):
     dataroot_lqR: UserPath
 
 
-class PairedImageTraining(PairedImageDataset, _Training):
+class PairedImageTraining(PairedImageDataset, TrainingOptions):
     """PairedImageDataset to train on."""
 
 
-class DualPixelTraining(DualPixelDataset, _Training):
+class DualPixelTraining(DualPixelDataset, TrainingOptions):
     """DualPixelDataset to train on."""
 
 
-class DegradedImageTraining(DegradedImageDataset, _Training):
+class DegradedImageTraining(DegradedImageDataset, TrainingOptions):
     """DegradedImageDataset to train on."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from restore.data.degradations.bicubic import BicubicDown
 from restore.data.degradations.build import build_degradation
 from restore.data.matching import match, pairing_of
@@ -60,7 +62,10 @@ def _open(options: Section, scale: int, channels: int, training: bool) -> Source
         return _cached(_open_dual_pixel(options, scale), cache)
     if isinstance(options, SIDDBlocksDataset):
         return SIDDBlocks(options.dataroot, scale, channels)
-    raise TypeError(f"no source for {type(options).__name__}")
+    own: Callable[..., Source] | None = getattr(options, "open", None)
+    if own is None:
+        raise TypeError(f"no source for {type(options).__name__}")
+    return own(scale, channels=channels, training=training)  # one from outside the table
 
 
 def open_store(backend: Section, root: str, *, recursive: bool = False) -> Store:

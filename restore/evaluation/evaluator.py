@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,7 +26,9 @@ from restore.reports.records import ImageRow
 from restore.world import World
 
 UNSCORED = 2  # restored images that may wait to be scored: memory against a slow image
-CELLS = 11  # numbers of a row
+CELLS = 11  # numbers of a row, the user's own metrics aside
+Metric = Callable[[np.ndarray, np.ndarray], float]
+"""Restored and target, integers, without the border -> a figure."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,17 @@ class Evaluator:
     """Scores a predictor on one source."""
 
     def __init__(
-        self, name: str, source: Source, rule: ScoringRule, border: int, scale: int, world: World
+        self,
+        name: str,
+        source: Source,
+        rule: ScoringRule,
+        border: int,
+        scale: int,
+        world: World,
+        *,
+        further: Mapping[str, Metric] | None = None,
     ) -> None:
+        self._further = dict(further or {})
         self.name, self.source, self.rule, self.border = name, source, rule, border
         self._scale, self._world = scale, world
         self._baselines: dict[int, tuple[float, float]] = {}
@@ -75,7 +86,7 @@ class Evaluator:
         """
         count = len(self.source)
         mine = range(self._world.rank, count, self._world.size)
-        cells = torch.zeros(count, CELLS, dtype=torch.float64)
+        cells = torch.zeros(count, CELLS + len(self._further), dtype=torch.float64)
         for index, values in self._scored(list(mine), predictor, each):
             cells[index] = torch.tensor(values, dtype=torch.float64)
         # an infinite or NaN cell stays so: the other ranks add zeros to it
@@ -128,7 +139,15 @@ class Evaluator:
             each(index, Seen(self.name, pair, restored.image))
         height, width = restored.image.shape[:2]
         cut = restored.tiles, restored.tile, restored.overlap, restored.difference
-        return [*scores, width, height, seconds, *cut]
+        own = [self._own(metric, restored.image, pair.gt) for metric in self._further.values()]
+        return [*scores, width, height, seconds, *cut, *own]
+
+    def _own(self, metric: Metric, restored: np.ndarray, target: np.ndarray | None) -> float:
+        """A further metric of one image; NaN without ground truth."""
+        if target is None:
+            return math.nan
+        inside = slice(self.border, -self.border or None)
+        return float(metric(restored[inside, inside], target[inside, inside]))
 
     def _baseline(self, index: int, pair: ImagePair) -> tuple[float, float]:
         assert pair.gt is not None
@@ -140,7 +159,7 @@ class Evaluator:
     def _row(
         self, index: int, values: list[float], predictor: Predictor, provenance: Provenance
     ) -> ImageRow:
-        psnr, ssim, input_psnr, input_ssim, width, height, seconds, *cut = values
+        psnr, ssim, input_psnr, input_ssim, width, height, seconds, *cut = values[:CELLS]
         tiles, tile, overlap, difference = cut
         return ImageRow(
             set=self.name,
@@ -164,4 +183,5 @@ class Evaluator:
             tile=int(tile),
             overlap=int(overlap),
             tile_difference=difference,
+            further=dict(zip(self._further, values[CELLS:], strict=True)),
         )

@@ -10,13 +10,16 @@ from restore.catalog import Catalog
 from restore.section import NotNegative, OneOf, Section
 
 
-class _Loss(Section):
+class LossOptions(Section):
+    """What every loss takes. One of your own inherits this and has
+    `loss(self, output, target)`, both `(B, C, H, W)`, giving one number."""
+
     loss_weight: NotNegative = 1.0
     output_weights: tuple[NotNegative, ...] | None = None
     """Of a network with several outputs: the weight of each, finest first; 1 each when left out."""
 
 
-class _PixelLoss(_Loss):
+class _PixelLoss(LossOptions):
     reduction: Literal["mean", "sum"] = "mean"
 
 
@@ -42,7 +45,7 @@ class CharbonnierLoss(_PixelLoss):
     eps: float = Field(default=1e-12, gt=0)
 
 
-class FrequencyLoss(_Loss):
+class FrequencyLoss(LossOptions):
     """mean |F(output) − F(target)| over real and imaginary parts of the full 2-D spectrum.
 
     F is the unnormalised discrete Fourier transform, computed in float32 or better

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
+from restore.catalog import Catalog
 from restore.metrics.protocols import PROTOCOLS, ScoringRule
-from restore.section import Natural, Section, no_effect
+from restore.section import Natural, OneOf, Section, no_effect
 
 Protocol = Literal[
     "sr-y",
@@ -50,3 +52,17 @@ class MetricsOptions(Section):
         """The protocol and border that the entries ask for."""
         first = self.entries()[0]
         return PROTOCOLS["sr-y" if first.test_y_channel else "rgb"], first.crop_border
+
+
+METRICS: Catalog[type[Section]] = Catalog("metric", {})
+"""Figures beside PSNR and SSIM, all from outside so far: `type: package.module:NAME`.
+
+Such a Section has `score(self, restored, target) -> float`, for two uint8 or uint16 images
+`(H, W[, 3])` of one shape, the protocol's border taken off.
+"""
+METRIC = OneOf(METRICS, lambda section: section)
+
+
+def scores_of(metrics: Mapping[str, Section]) -> dict[str, Any]:
+    """Name -> function of (restored, target), in the file's order."""
+    return {name: getattr(options, "score") for name, options in metrics.items()}  # noqa: B009

@@ -17,9 +17,9 @@ from restore.reports.comparison import Contender, compare_all
 from restore.reports.page.page import ImageViews, Page, write_page
 from restore.reports.papers import write_tables
 from restore.reports.provenance import commit, versions
-from restore.reports.records import ImageRow, summarise, write_results
+from restore.reports.records import ImageRow, SetScore, summarise, write_results
 from restore.reports.sinks import progress
-from restore.reports.tables import score_table
+from restore.reports.tables import number, score_table
 from restore.world import World
 
 
@@ -81,6 +81,7 @@ def _write(
             ("weights", str(tree.path.pretrain_network_g)),
             ("weights sha256", run.weights_sha256),
             ("protocol", f"{rule.stamp}, border {border}: {rule.about}"),
+            *_own_figures(summarise(rows)),
             ("code", f"restore {versions()['restore']} {commit()}".strip()),
         ],
         contenders=[contender],
@@ -90,6 +91,14 @@ def _write(
         files=TABLES,
     )
     write_page(results / "report", page)
+
+
+def _own_figures(scores: list[SetScore]) -> list[tuple[str, str]]:
+    """The user's own metrics as facts of the page: (name, its mean over each set)."""
+    names = scores[0].further if scores else {}
+    return [
+        (name, ", ".join(f"{s.set} {number(s.further[name], 4)}" for s in scores)) for name in names
+    ]
 
 
 class _Keeper:

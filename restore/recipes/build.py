@@ -24,6 +24,7 @@ from restore.evaluation.options import PredictorOptions
 from restore.evaluation.precision import check_precision
 from restore.evaluation.predictor import Predictor
 from restore.losses.pixel import Loss
+from restore.metrics.options import scores_of
 from restore.recipes.experiment import Experiment, begin
 from restore.recipes.trees import PathOptions, ScoringOptions, TestTree, TrainTree
 from restore.reports.sinks import JsonlSink, Sinks, TensorBoardSink, WandbSink, log_to_file
@@ -68,7 +69,11 @@ def evaluators_of(
 ) -> list[Evaluator]:
     """One evaluator per set, all under the same rule."""
     rule, border = scoring.rule(scale)
-    return [Evaluator(name, source, rule, border, scale, world) for name, source in sets]
+    further = scores_of(scoring.further_metrics.chosen())
+    return [
+        Evaluator(name, source, rule, border, scale, world, further=further)
+        for name, source in sets
+    ]
 
 
 def predictor_of(

@@ -13,12 +13,13 @@ from pydantic import Field, field_validator
 from restore.archs.table import NETWORK
 from restore.data.options import EVALUATION_SET, TRAINING_SET
 from restore.evaluation.options import PredictorOptions
-from restore.metrics.options import MetricsOptions, Protocol
+from restore.metrics.options import METRIC, MetricsOptions, Protocol
 from restore.metrics.protocols import PROTOCOLS, ScoringRule, default_border
 from restore.section import Count, Natural, Section, UserPath, mistake, no_effect
 from restore.training.options import DistOptions, LoggerOptions, TrainOptions
 
 EvaluationSet = Annotated[Section, EVALUATION_SET]
+FurtherMetric = Annotated[Section, METRIC]
 
 
 class _Sets(Section):
@@ -68,6 +69,22 @@ class PathOptions(Section):
     ignore_resume_networks: str | None = no_effect("there is one network")
 
 
+class FurtherMetrics(Section):
+    """Metrics by the names of their columns."""
+
+    model_config = {"extra": "allow"}
+    __pydantic_extra__: dict[str, FurtherMetric] = Field(init=False)  # pyright: ignore
+    further_keys = r"[A-Za-z]\w*"
+
+    @classmethod
+    def child(cls, key: str, value: object) -> type[Section] | None:
+        return METRIC.section(value)
+
+    def chosen(self) -> dict[str, Section]:
+        """Name -> metric, in the file's order."""
+        return dict(self.__pydantic_extra__ or {})
+
+
 class ScoringOptions(PredictorOptions):
     """How images are restored and scored: a protocol by name, or BasicSR's `metrics`."""
 
@@ -75,6 +92,8 @@ class ScoringOptions(PredictorOptions):
     crop_border: Natural | None = None
     """Pixels left out on every side; the protocol's own rule when left out."""
     metrics: MetricsOptions | None = None
+    further_metrics: FurtherMetrics = FurtherMetrics()
+    """Figures of your own beside PSNR and SSIM, each under the name of its column."""
     save_img: bool = False
     report_images: Natural = 100
     """Images of each set that a test's page shows, evenly spread."""

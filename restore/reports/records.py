@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from restore.errors import DataError
@@ -48,6 +48,8 @@ class ImageRow:
     """LQ pixels that neighbouring tiles share."""
     tile_difference: float = math.nan
     """Largest difference from the image restored whole, on [0, 1]; NaN unless asked for."""
+    further: Mapping[str, float] = field(default_factory=dict)
+    """The user's own figures by name."""
 
     @property
     def gain(self) -> float:
@@ -68,6 +70,7 @@ class SetScore:
     ssim: float
     input_psnr: float
     input_ssim: float
+    further: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def gain(self) -> float:
@@ -99,6 +102,7 @@ def summarise(rows: Sequence[ImageRow]) -> list[SetScore]:
                 ssim=mean(r.ssim for r in of_set),
                 input_psnr=mean(r.input_psnr for r in of_set),
                 input_ssim=mean(r.input_ssim for r in of_set),
+                further={key: mean(r.further[key] for r in of_set) for key in of_set[0].further},
             )
         )
     return scores
@@ -109,14 +113,15 @@ def write_results(folder: Path, rows: Sequence[ImageRow], about: dict[str, objec
 
     An infinite PSNR is written as `Infinity`, as Python's json module does.
     """
-    names = [f.name for f in fields(ImageRow)]
+    names = [f.name for f in fields(ImageRow) if f.name != "further"]
+    own = list(rows[0].further) if rows else []
     lines = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
     replace_text(folder / "rows.jsonl", lines)
     with_header = folder / ".rows.csv.tmp"
     with with_header.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, [*names, "gain"])
+        table = csv.DictWriter(file, [*names, "gain", *own], extrasaction="ignore")
         table.writeheader()
-        table.writerows({**asdict(row), "gain": row.gain} for row in rows)
+        table.writerows({**asdict(row), "gain": row.gain, **row.further} for row in rows)
     with_header.replace(folder / "rows.csv")
     scores = summarise(rows)
     several = len({s.protocol for s in scores}) > 1

@@ -16,8 +16,9 @@ def number(value: float, digits: int) -> str:
 
 
 def score_table(scores: Sequence[SetScore], baseline: str) -> str:
-    """set × PSNR/SSIM with the protocol's name, the baseline's scores and the gain."""
+    """set × PSNR/SSIM with the protocol's name, the baseline's scores, the gain, own metrics."""
     head = ["set", "images", "protocol", "PSNR [dB]", "SSIM", baseline + " PSNR", "SSIM", "gain"]
+    own = list(dict.fromkeys(name for s in scores for name in s.further))
     rows = [
         [
             s.set,
@@ -28,10 +29,11 @@ def score_table(scores: Sequence[SetScore], baseline: str) -> str:
             number(s.input_psnr, 2),
             number(s.input_ssim, 4),
             "–" if math.isnan(s.gain) else f"{s.gain:+.2f}",
+            *(number(s.further.get(name, math.nan), 4) for name in own),
         ]
         for s in scores
     ]
-    return text_table(head, rows)
+    return text_table([*head, *own], rows)
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

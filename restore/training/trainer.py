@@ -243,16 +243,17 @@ class Trainer:
 
     def _report(self, score: SetScore) -> None:
         step = self.state.step
-        self._sinks.scalars(
-            step, {f"val/{score.set}/psnr": score.psnr, f"val/{score.set}/ssim": score.ssim}
-        )
+        figures = {"psnr": score.psnr, "ssim": score.ssim, **score.further}
+        self._sinks.scalars(step, {f"val/{score.set}/{key}": v for key, v in figures.items()})
+        own = "".join(f", {key} {number(value, 4)}" for key, value in score.further.items())
         log.info(
-            "step %d  %s: PSNR %s dB, SSIM %s (%s); input %s dB",
+            "step %d  %s: PSNR %s dB, SSIM %s (%s)%s; input %s dB",
             step,
             score.set,
             number(score.psnr, 2),
             number(score.ssim, 4),
             score.protocol,
+            own,
             number(score.input_psnr, 2),
         )
 

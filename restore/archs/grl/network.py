@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from restore.archs.grl.blocks import Stage
 from restore.archs.grl.layers import FEATURES, Upsample, closing, factors_of
-from restore.archs.grl.tables import geometry
+from restore.archs.grl.tables import Geometry, geometry
 from restore.archs.grl_options import GrlOptions
+from restore.catalog import locate
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
 SLOPE = 0.2
@@ -114,10 +115,17 @@ class GRL(nn.Module):
     def _body(self, features: Tensor) -> Tensor:
         """All stages; `(B, C, H, W)` -> same."""
         x = self.pos_drop(self.norm_start(features.permute(0, 2, 3, 1)))
-        tables = geometry(self.options, x.shape[1], x.shape[2], self.conv_first.weight)
+        tables = self._geometry(x.shape[1], x.shape[2])
         for stage in self.layers:
             x = stage(x, tables)
         return self.norm_end(x).permute(0, 3, 1, 2)
+
+    def for_export(self) -> nn.Module:
+        """A copy whose graph holds for every height and width; see `exported`."""
+        return locate("restore.archs.grl.exported:ExportedGRL")(self)
+
+    def _geometry(self, height: int, width: int) -> Geometry:
+        return geometry(self.options, height, width, self.conv_first.weight)
 
     def _enlarged(self, x: Tensor, image: Tensor) -> Tensor:
         """The head: features `(B, C, H, W)`, mean-free input -> mean-free output."""

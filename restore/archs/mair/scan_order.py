@@ -74,15 +74,15 @@ def _ranks(height: int, width: int, scan_len: int, shift: int, device: torch.dev
     """
     row = torch.arange(height, device=device).unsqueeze(1)
     column = torch.arange(width, device=device)
-    if shift > width:  # published so: a grid narrower than the first stripe is read line by line
-        return row * width + column
     before = -shift % scan_len  # columns of the first stripe that lie left of the grid
     stripe = (column + before) // scan_len
     start = (stripe * scan_len - before).clamp(min=0)
-    end = ((stripe + 1) * scan_len - before).clamp(max=width)
+    end = torch.minimum((stripe + 1) * scan_len - before, column[-1] + 1)
     line = torch.where(stripe % 2 == 0, row, height - 1 - row)
     place = torch.where(line % 2 == 0, column - start, end - 1 - column)
-    return height * start + line * (end - start) + place
+    along = height * start + line * (end - start) + place
+    # published so: a grid narrower than the first stripe is read line by line
+    return torch.where(column[-1] + 1 < shift, row * width + column, along)
 
 
 def _inverses(height: int, width: int, scan_len: int, shift: int, device: torch.device) -> Tensor:
@@ -121,5 +121,6 @@ def _table(
     device: torch.device | None,
 ) -> Tensor:
     # a compiled or exported graph computes its tables: symbols and fake tensors must not be kept
-    table = build if torch.compiler.is_compiling() else cached
+    scripting = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    table = build if scripting or torch.compiler.is_compiling() else cached
     return table(height, width, scan.scan_len, scan.shift, device or torch.device("cpu"))

@@ -11,7 +11,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from restore.ops.selective_scan import choice, library
+from restore.ops.selective_scan import choice, library, reference, standard
 
 
 def available_backends() -> tuple[str, ...]:
@@ -54,6 +54,8 @@ def selective_scan(
         or (delta_bias is not None and delta_bias.shape != (channels,))
     ):
         _refuse("selective_scan", u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
+    if standard.asked():
+        return standard.selective_scan(u, delta, A, B, C, D, delta_bias, softplus)
     return library.selective_scan(u, delta, A, B, C, D, delta_bias, softplus, backend)
 
 
@@ -95,6 +97,8 @@ def map_scan(
             "map_scan", x=x, projected=projected, order=order,
             step_weight=step_weight, step_bias=step_bias, A=A, D=D,
         )  # fmt: skip
+    if standard.asked():
+        return standard.map_scan(x, projected, order, step_weight, step_bias, A, D)
     return library.map_scan(x, projected, order, step_weight, step_bias, A, D, backend)
 
 
@@ -123,6 +127,8 @@ def merge_directions(
         or bias.shape != (channels,)
     ):
         _refuse("merge_directions", y=y, gate=gate, z=z, weight=weight, bias=bias)
+    if standard.asked():
+        return reference.merge_directions(y, gate, z, weight, bias, eps)
     return library.merge_directions(y, gate, z, weight, bias, eps, backend)
 
 

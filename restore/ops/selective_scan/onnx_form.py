@@ -1,0 +1,27 @@
+"""Floor 2. The scan's recurrence for ONNX, as one Scan over the steps; needs onnxscript."""
+
+# what onnxscript compiles is a small part of Python, with ONNX's types
+# pyright: reportMissingImports=false, reportArgumentType=false, reportGeneralTypeIssues=false
+# pyright: reportPossiblyUnboundVariable=false, reportAttributeAccessIssue=false
+
+from onnxscript import FLOAT, graph, script
+from onnxscript import opset18 as op
+
+
+@script()
+def recurrence(step: FLOAT, u: FLOAT, A: FLOAT, B: FLOAT, C: FLOAT) -> FLOAT:
+    """`restore.ops.selective_scan.standard.recurrence`."""
+    last = op.Constant(value_ints=[-1])
+    row = op.Constant(value_ints=[-2])
+    start = op.Mul(op.Unsqueeze(op.Gather(step, 0), last), op.Mul(A, 0.0))
+
+    @graph()
+    def advance(state, step_t, u_t, B_t, C_t):
+        kept = op.Exp(op.Mul(op.Unsqueeze(step_t, last), A))
+        added = op.Mul(op.Unsqueeze(op.Mul(step_t, u_t), last), op.Unsqueeze(B_t, row))
+        now = op.Add(op.Mul(kept, state), added)
+        found = op.Squeeze(op.MatMul(now, op.Unsqueeze(C_t, last)), last)
+        return now, found
+
+    _, y = op.Scan(start, step, u, B, C, body=advance, num_scan_inputs=4)
+    return y
