@@ -67,6 +67,7 @@ NOT_HERE: dict[Path, str] = {
     ("path", "strict_load_d"): "a discriminator",
 }
 METRICS = {"calculate_psnr": "psnr", "calculate_ssim": "ssim"}
+OTHER_METRICS = ("calculate_niqe", "calculate_lpips", "calculate_fid")
 CLIP = 0.01
 FORK_EPS = 1e-3
 
@@ -234,7 +235,7 @@ class _Translator:
         for name in list(entries) if isinstance(entries, dict) else ():
             kind = self._at((*at, name, "type"))
             key = METRICS.get(kind) if isinstance(kind, str) else None
-            if key is None and isinstance(kind, str) and kind.startswith("calculate_"):
+            if kind in OTHER_METRICS:
                 self._drop((*at, name), f"{kind} is not computed here")
             elif key is not None and key != name and key not in entries:
                 self._move((*at, name), key, entries[name], key)

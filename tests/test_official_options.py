@@ -9,11 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from restore import images
 from restore.archs import build_network
 from restore.commands.check import tree_of_file
 from restore.commands.main import main
@@ -385,3 +387,33 @@ def test_migrate_refuses_what_check_refuses(
 def test_a_test_file_is_told_from_a_training_file() -> None:
     assert tree_of_file(read_document(ROOT / "official/test_MaIRPlus_SR_x2.yml"))[0] is TestTree
     assert tree_of(ROOT / "official/test_MaIRPlus_SR_x2.yml").val.ensemble == 8
+
+
+def test_an_official_file_trains_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The real command on MIRNet-v2's file, with less data, fewer steps and a narrow network."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for folder in ("target_crops", "input_crops"):
+            for name in ("a", "b"):
+                image = rng.integers(0, 256, (24, 28, 3)).astype(np.uint8)
+                file = tmp_path / "datasets/SIDD" / part / folder / f"{name}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                images.write(file, image)
+    less = [
+        "network_g.n_feat=16", "network_g.n_MRB=1", "num_gpu=0", "train.total_iter=3",
+        "datasets.train.gt_size=16", "datasets.train.gt_sizes=[8,16]", "datasets.train.iters=[1,2]",
+        "datasets.train.mini_batch_sizes=[2,1]", "datasets.train.batch_size_per_gpu=2",
+        "val.val_freq=3", "logger.save_checkpoint_freq=3", "logger.use_tb_logger=false",
+        "train.scheduler.periods=[1,2]",
+    ]  # fmt: skip
+    file = ROOT / "official/RealDenoising_MIRNet_v2.yml"
+    assert main(["train", "-opt", str(file), "--set", *less]) == 0
+    err = capsys.readouterr().err
+    assert "translated" in err and "use_grad_clip" in err and "val.window_size has no effect" in err
+    run = tmp_path / "experiments/RealDenoising_MIRNet_v2"
+    assert (run / "checkpoints/step_00000003/model.safetensors").exists()
+    assert main(["convert", str(run), "net_g.pth"]) == 0
+    assert main(["inspect", "net_g.pth"]) == 0

@@ -261,9 +261,9 @@ CHANGES = {
     ),
     "unknown key in datasets.train": (
         "batch_size_per_gpu: 4",
-        "batch_size_per_gpu: 4\n    use_flip: true",
+        "batch_size_per_gpu: 4\n    use_hflp: true",
         "error[OPT11]: unknown key of PairedImageDataset "
-        "(tiny.yml:10 datasets.train.use_flip): got 'use_flip'; "
+        "(tiny.yml:10 datasets.train.use_hflp): got 'use_hflp'; "
         f"expected one of {keys(PairedImageTraining)}; fix: did you mean 'use_hflip'?",
     ),
     "unknown key in optim_g": (

@@ -44,7 +44,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def answer(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     capsys.readouterr()
     code = main([str(word) for word in words])
-    return (code, *capsys.readouterr())
+    out, err = capsys.readouterr()
+    return code, out, err
 
 
 # inspect ------------------------------------------------------------------------------------------
