@@ -215,7 +215,7 @@ def test_any_number_of_ranks_gives_the_same_digits(place: Path, undisturbed: Pat
     )
     assert one == three and one["DemoTest"]["protocol"] == "vdsr-y"
     pictures = place / "experiments/shared/results/report/images/01"
-    assert len(list(pictures.iterdir())) == 8
+    assert len(list(pictures.iterdir())) == 10  # four layers and a thumbnail each
 
 
 @pytest.mark.browser
