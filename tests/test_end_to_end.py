@@ -434,6 +434,6 @@ def test_dual_pixel_sixteen_bit(place: Path, tmp_path: Path) -> None:
     run(command("test.py", options, "dual-test", *small, *tests, weights), place)
     results = place / "experiments/dual-test/results"
     assert json.loads((results / "summary.json").read_text())["sets"]["DPDD"]["images"] == 2
-    shown = images.read(results / "report/images/01/00000_lq.png")
+    shown = images.read(results / "report/images/01/00000_baseline.png")
     assert shown.shape == (64, 80, 3) and shown.dtype == np.uint16
     assert images.read(next((results / "visualization/DPDD").iterdir())).dtype == np.uint16
