@@ -220,7 +220,7 @@ def test_any_number_of_ranks_gives_the_same_digits(place: Path, undisturbed: Pat
     )
     assert one == three and one["DemoTest"]["protocol"] == "vdsr-y@1"
     pictures = place / "experiments/shared/results/report/images/01"
-    assert len(list(pictures.iterdir())) == 8
+    assert len(list(pictures.iterdir())) == 10  # four layers and a thumbnail each
 
 
 @pytest.mark.browser
@@ -439,6 +439,6 @@ def test_dual_pixel_sixteen_bit(place: Path, tmp_path: Path) -> None:
     run(command("test.py", options, "dual-test", *small, *tests, weights), place)
     results = place / "experiments/dual-test/results"
     assert json.loads((results / "summary.json").read_text())["sets"]["DPDD"]["images"] == 2
-    shown = images.read(results / "report/images/01/00000_lq.png")
+    shown = images.read(results / "report/images/01/00000_baseline.png")
     assert shown.shape == (64, 80, 3) and shown.dtype == np.uint16
     assert images.read(next((results / "visualization/DPDD").iterdir())).dtype == np.uint16

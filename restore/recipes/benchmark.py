@@ -54,7 +54,8 @@ def _baseline(tree: TestTree) -> str:
 
 
 def _name(tree: TestTree) -> str:
-    network = f"{getattr(tree.network_g, 'type', '')} ×{tree.scale}"
+    network = str(getattr(tree.network_g, "type", ""))
+    network += f" ×{tree.scale}" if tree.scale > 1 else ""
     return network if tree.val.ensemble == 1 else f"{network}, self-ensemble of {tree.val.ensemble}"
 
 

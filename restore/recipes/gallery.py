@@ -30,7 +30,7 @@ def view_of(
     return ImageViews(
         set=row.set,
         image=row.image,
-        lq=f"{stem}_lq.png",
+        lq=f"{stem}_{'lq' if there['lq.png'] else 'baseline'}.png",
         baseline=f"{stem}_baseline.png",
         restored=restored,
         target=f"{stem}_gt.png" if there["gt.png"] else None,

@@ -1,7 +1,8 @@
 """Floor 6. The images that a report shows, on disk: a set's pairs once, restored ones per network.
 
-Files of image 3 in a folder of pairs: `00003_lq.png`, `00003_baseline.png`, `00003_gt.png` (where
-there is ground truth), `00003_thumb.jpg` and `00003.zoom` (the region first shown enlarged).
+Files of image 3 in a folder of pairs: `00003_lq.png` (at scales above 1), `00003_baseline.png`,
+`00003_gt.png` (where there is ground truth), `00003_thumb.jpg` and `00003.zoom` (the region first
+shown enlarged).
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def save_pair(folder: Path, index: int, seen: Seen) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     baseline, target = seen.baseline(), seen.pair.gt
-    layers = {"lq": seen.pair.view, "baseline": baseline}
+    layers = {"baseline": baseline}
+    if baseline is not seen.pair.view:  # without a scale the input is its own baseline
+        layers["lq"] = seen.pair.view
     if target is not None:
         layers["gt"] = target
     for name, image in layers.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from restore.reports.records import ImageRow, mean
@@ -38,11 +38,15 @@ class Quoted:
 
 @dataclass(frozen=True)
 class Score:
-    """The means over one set and their places among the measured lines of a comparison."""
+    """The means over one set and their places among the measured lines of a comparison.
+
+    `seconds`: median over the set's images, as they were run; NaN where nothing ran.
+    """
 
     psnr: float
     ssim: float
     images: int
+    seconds: float = math.nan
     psnr_rank: Rank = ""
     ssim_rank: Rank = ""
 
@@ -92,7 +96,9 @@ def _measured(contender: Contender, protocol: str) -> Standing:
     scores = {}
     for name in dict.fromkeys(row.set for row in rows):
         part = [row for row in rows if row.set == name]
-        scores[name] = Score(mean(r.psnr for r in part), mean(r.ssim for r in part), len(part))
+        psnr, ssim = mean(r.psnr for r in part), mean(r.ssim for r in part)
+        took = statistics.median(r.seconds for r in part)
+        scores[name] = Score(psnr, ssim, len(part), took)
     seconds = statistics.median(r.seconds for r in rows) if rows else math.nan
     return Standing(contender.name, "measured", contender.parameters, seconds, scores)
 
@@ -127,17 +133,12 @@ def _ranked(lines: Sequence[Standing], sets: Sequence[str]) -> list[Standing]:
         for line, scores in zip(lines, ranked, strict=True):
             if line.kind != "published" and name in scores:
                 old = scores[name]
-                scores[name] = Score(
-                    old.psnr,
-                    old.ssim,
-                    old.images,
-                    psnrs.get(round(old.psnr, 2), ""),
-                    ssims.get(round(old.ssim, 4), ""),
+                scores[name] = replace(
+                    old,
+                    psnr_rank=psnrs.get(round(old.psnr, 2), ""),
+                    ssim_rank=ssims.get(round(old.ssim, 4), ""),
                 )
-    return [
-        Standing(line.name, line.kind, line.parameters, line.seconds, scores, line.note)
-        for line, scores in zip(lines, ranked, strict=True)
-    ]
+    return [replace(line, scores=found) for line, found in zip(lines, ranked, strict=True)]
 
 
 def _places(values: Sequence[float]) -> dict[float, Rank]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from restore.catalog import locate
 from restore.reports.records import ImageRow, mean
 
 DRAWS = 10_000
@@ -123,5 +122,5 @@ def _difference(pairs: Sequence[tuple[ImageRow, ImageRow]], measure: str, worst:
 def _wilcoxon(gaps: Sequence[float]) -> float:
     if len(gaps) < 2 or not any(gaps):
         return math.nan
-    found: Any = stats.wilcoxon(gaps)
-    return float(found.pvalue)
+    wilcoxon = locate("scipy.stats:wilcoxon")  # slow to import: when there is something to test
+    return float(wilcoxon(gaps).pvalue)

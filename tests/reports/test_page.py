@@ -399,6 +399,12 @@ def test_in_a_browser(report, browser):
     tab.locator("#next").click()
     assert tab.locator("#viewer-name").inner_text() == "b.png"
 
+    # A window that was narrow for a while has not shrunk the region for good.
+    region = where.inner_text()
+    tab.set_viewport_size({"width": 120, "height": 300})
+    tab.set_viewport_size({"width": 1280, "height": 900})
+    wait_until(tab, f"document.getElementById('where').textContent === {json.dumps(region)}")
+
     # A phone has no sideways scrolling.
     tab.set_viewport_size({"width": 360, "height": 780})
     wait_until(tab, "document.documentElement.scrollWidth <= innerWidth")

@@ -226,12 +226,12 @@
     const columns = Math.ceil(shown / Math.ceil(shown / most));
     crops.style.gridTemplateColumns = `repeat(${columns}, auto)`;
     const gaps = (columns - 1) * parseFloat(look.columnGap);
-    return Math.floor((crops.clientWidth - gaps) / columns * devicePixelRatio);
+    return Math.max(1, Math.floor((crops.clientWidth - gaps) / columns * devicePixelRatio));
   }
 
   function setRegion(x, y, w, h) {
     const { width, height } = views[state.view];
-    w = clamp(Math.round(w), 1, Math.min(width, cropPlace()));
+    w = clamp(Math.round(w), 1, width);
     h = clamp(Math.round(h), 1, height);
     x = clamp(Math.round(x), 0, width - w);
     y = clamp(Math.round(y), 0, height - h);
@@ -253,17 +253,18 @@
     setRegion(x + (w - wide) / 2, y + (h - high) / 2, wide, high);
   }
 
-  // Each target pixel becomes a square of `times` by `times` screen pixels.
+  // Each target pixel becomes a square of `times` by `times` screen pixels, where there is room.
   function drawCrops() {
     const { width, height } = views[state.view];
     const [x, y, w, h] = state.region;
-    const times = Math.max(1, Math.floor(cropPlace() / Math.max(w, h)));
+    const room = cropPlace() / Math.max(w, h);
+    const times = room < 1 ? room : Math.floor(room);
     for (const figure of figures.filter((one) => !one.hidden)) {
       const canvas = figure.querySelector("canvas");
       const image = images[figure.dataset.layer];
-      canvas.width = w * times;
-      canvas.height = h * times;
-      figure.style.width = canvas.style.width = `${w * times / devicePixelRatio}px`;
+      canvas.width = Math.max(1, Math.round(w * times));
+      canvas.height = Math.max(1, Math.round(h * times));
+      figure.style.width = canvas.style.width = `${canvas.width / devicePixelRatio}px`;
       if (!ready(image)) continue;
       const brush = canvas.getContext("2d");
       if (state.gain) {
@@ -275,7 +276,7 @@
       brush.drawImage(image, x * across, y * down, w * across, h * down,
         0, 0, canvas.width, canvas.height);
     }
-    byId("where").textContent = `x ${x}, y ${y}, ${w} × ${h} px at ×${times}`;
+    byId("where").textContent = `x ${x}, y ${y}, ${w} × ${h} px at ×${Number(times.toFixed(2))}`;
   }
 
   // ---- hands on the controls ----

@@ -162,7 +162,7 @@ def _plots(comparison: Comparison) -> tuple[tuple[str, Markup], ...]:
     plots = []
     for name in comparison.sets:
         points = [
-            Point(s.name, k, s.seconds, s.scores[name].psnr, s.parameters)
+            Point(s.name, k, s.scores[name].seconds, s.scores[name].psnr, s.parameters)
             for k, s in enumerate(measured)
             if name in s.scores
         ]
