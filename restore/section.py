@@ -188,7 +188,9 @@ class OneOf:
         """The way out for a dotted path that names no entry."""
         try:
             locate(name)
-        except (ImportError, AttributeError, ValueError) as error:
+        except AttributeError as error:
+            return str(error)
+        except (ImportError, TypeError, ValueError) as error:
             return f"{error}; the folder of its module has to be on PYTHONPATH"
         return f"its options need the field type, with the default '{name}'"
 

@@ -388,9 +388,12 @@ def test_a_dotted_path_names_an_entry_of_ones_own(
         assert tree.model_dump()["leaf"] == {"type": "outside_options:Mine", "depth": 3}
         for name in ("Nameless", "Misnamed", "number", "absent", ""):
             path = f"outside_options:{name}"
+            fix = f"its options need the field type, with the default '{path}'"
+            if name in ("absent", ""):
+                fix = f"module 'outside_options' has no attribute '{name}'"
             assert told({"leaf": {"type": path}}) == [
                 f"error[OPT24]: unknown leaf (leaf/type): got '{path}'; expected one of Leaf; "
-                f"fix: its options need the field type, with the default '{path}'"
+                f"fix: {fix}"
             ]
     finally:
         sys.modules.pop("outside_options", None)

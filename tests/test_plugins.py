@@ -73,7 +73,7 @@ def test_the_example_project_trains_tests_and_exports(tmp_path: Path) -> None:
         ),
         (
             "network_g.type=scratches.network:TWO",
-            "has no attribute 'TWO'; the folder of its module has to be on PYTHONPATH",
+            "fix: module 'scratches.network' has no attribute 'TWO'",
         ),
         ("val.further_metrics.wrong.type=PSNR", "got 'PSNR'; expected one of your own, as"),
         ("val.further_metrics.wrong.limt=3", "unknown key of scratches.metric:WrongPixels"),

@@ -103,18 +103,16 @@ class Target:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what exporters tell their developers."""
-    loud = logging.getLogger("torch.onnx"), logging.getLogger("onnxscript")
-    levels = [log.level for log in loud]
-    for log in loud:
-        log.setLevel(logging.CRITICAL)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            for log, level in zip(loud, levels, strict=True):
-                log.setLevel(level)
+    """Without what exporters tell their developers: logs, warnings, whole graphs."""
+    unseen, before = io.StringIO(), logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(unseen):
+            warnings.simplefilter("ignore")
+            with contextlib.redirect_stderr(unseen):
+                yield
+    finally:
+        logging.disable(before)
 
 
 def _program(form: ExportForm, image: Tensor) -> Any:

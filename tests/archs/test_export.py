@@ -130,6 +130,20 @@ def test_a_file_restores_as_the_network_does(target: str, name: str, tmp_path: P
             torch.testing.assert_close(run(image), truth(image), rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["torch-export", "onnx"])
+def test_grl_whose_map_may_be_one_cell(target: str, tmp_path: Path) -> None:
+    """As in the published sizes, where a stripe is as large as what sides are padded to."""
+    skip_without(target)
+    more = {"depths": [2], "window_size": 8, "stripe_size": [8, 8]}
+    run = read(target, exported(target, "GRL", tmp_path, **more))
+    truth = truth_of("GRL", network_of("GRL", **more), **more)
+    for size in ((8, 8), (5, 30), (2, 3), (17, 16)):
+        image = example_image(3, size)
+        with torch.no_grad():
+            torch.testing.assert_close(run(image), truth(image), rtol=0, atol=TOLERANCE)
+
+
 def test_the_comparison_sees_another_network(tmp_path: Path) -> None:
     run = read("torchscript", exported("torchscript", "SPAN", tmp_path))
     other = network_of("SPAN")

@@ -53,7 +53,8 @@ class _Attention(nn.Module):
     ) -> Tensor:
         """q, k, v: `(C, h, N or M, d)` -> `(C, h, N, d)`; `sizes` of a cell's queries and keys."""
         added = expanded(self.table, *sizes, slice(0, sizes[0][0]))
-        added = added if mask is None else added + mask
+        # spelt out: torch.export cannot know whether a map has one cell or more
+        added = added.expand(q.shape[0], -1, -1, -1) if mask is None else added + mask
         q, k = F.normalize(q, dim=-1) * self.scale, F.normalize(k, dim=-1)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=added, scale=1.0)
 
