@@ -74,7 +74,7 @@ class World:
         chosen = chosen or ("nccl" if device.type == "cuda" else "gloo")
         _die_with_parent()
         patience = timedelta(seconds=timeout)
-        own = PrefixStore("restore", _meet(patience))
+        own = PrefixStore(f"restore/{_attempt()}", _meet(patience))
         distributed.init_process_group(
             chosen, store=own, rank=rank, world_size=size, timeout=patience
         )
@@ -209,6 +209,17 @@ def _meet(patience: timedelta) -> Store:
         raise _not_met(address, error) from error
     except (distributed.DistStoreError, ValueError) as error:
         raise _not_met(address, error) from error
+
+
+def _attempt() -> str:
+    """Which start of these processes it is, so that none reads what an earlier one has written.
+
+    On one node torchrun keeps the store when it starts its processes again (torch 2.13), with the
+    addresses of those that are gone. On several the nodes' counts may differ; there
+    scripts/launch_node.sh has a new store made each time.
+    """
+    one_node = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if one_node else "0"
 
 
 def _not_met(address: str, error: Exception) -> BackendError:

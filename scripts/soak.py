@@ -23,6 +23,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,8 +31,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also: a process with threads cannot be forked
 
+from restore.commands import train  # noqa: E402, F401 (all that a life needs, before the forks)
 from restore.commands.main import main  # noqa: E402
-from restore.recipes import build  # noqa: E402, F401 (loads torch before the forks)
+from restore.recipes import build  # noqa: E402, F401
 from restore.training.checkpoint import Checkpoints, fault_of  # noqa: E402
 
 STEPS = 24
@@ -90,7 +92,10 @@ class Soak:
                     os.environ[key] = str(value)
                 words = [*words, "--launcher", "pytorch"]
             code = main(words)
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(code)
 
     def undisturbed(self) -> dict[str, bytes]:
@@ -112,7 +117,8 @@ class Soak:
                 tally.kills += 1
                 self._look(name)
             elif any(codes):
-                tally.faults.append(f"{name}: exit codes {codes} without a kill")
+                said = (self.folder / "said-0.log").read_text(errors="replace")[-2000:]
+                tally.faults.append(f"{name}: exit codes {codes} without a kill\n{said}")
                 return tally
             if not killed:
                 self._compare(name, expected)

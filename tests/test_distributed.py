@@ -162,7 +162,7 @@ def test_validation_has_the_same_digits_on_any_ranks(place: Path) -> None:
 
 
 FAMILIES = r"""
-import torch
+import copy, torch
 from restore.archs import build_network
 from restore.training.options import OPTIMISERS
 from restore.training.state import TrainState, build_optimiser
@@ -174,26 +174,39 @@ MORE = {
                  "num_refinement_blocks": 1},
     "MIMOUNetPlusCFA": {"type": "MIMOUNetPlusCFA", "num_res": 1, "widths": [8, 16, 24]},
 }
+
+
+def trained(options, world, sharded):
+    torch.manual_seed(1)
+    network = build_network(options)
+    twin = copy.deepcopy(network) if sharded else None
+    if sharded:
+        world.shard(network)
+    sgd = OPTIMISERS["SGD"].model_validate({"type": "SGD", "lr": 1e-2})
+    state = TrainState(
+        network, build_optimiser(sgd, network), lambda step: 1e-2,
+        ema_decay=0.0, grad_clip=None, seed=5, world=world, twin=twin,
+    )
+    for step in range(2):
+        for part in range(2):
+            seed = 4 * step + 2 * world.rank + part
+            lq = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+            with state.part(part, 2):
+                outputs = state.forward(lq)
+                state.backward(torch.stack([o.abs().mean() for o in outputs]).sum() / 2)
+        assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
+        state.advance(state.samples + 4)
+    return torch.cat([p.detach().flatten() for p in state.evaluated.parameters()]).double()
+
+
 with World.start("pytorch", num_gpu=0) as world:
     for name, options in {**NETWORKS, **MORE}.items():
-        torch.manual_seed(1)
-        network = build_network(options)
-        sgd = OPTIMISERS["SGD"].model_validate({"type": "SGD", "lr": 1e-2})
-        state = TrainState(
-            network, build_optimiser(sgd, network), lambda step: 1e-2,
-            ema_decay=0.0, grad_clip=None, seed=5, world=world,
-        )
-        for step in range(2):
-            for part in range(2):
-                seed = 4 * step + 2 * world.rank + part
-                lq = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
-                with state.part(part, 2):
-                    outputs = state.forward(lq)
-                    state.backward(torch.stack([o.abs().mean() for o in outputs]).sum() / 2)
-            assert all(p.grad is not None for p in network.parameters() if p.requires_grad), name
-            state.advance(state.samples + 4)
-        mine = torch.cat([p.detach().flatten() for p in network.parameters()]).double()
-        assert torch.equal(world.sum(mine.clone()), 2 * mine), name
+        whole, shares = trained(options, world, False), trained(options, world, True)
+        assert torch.equal(world.sum(whole.clone()), 2 * whole), name
+        start = torch.cat([p.detach().flatten() for p in (
+            torch.manual_seed(1) and build_network(options)).parameters()]).double()
+        off = (shares - whole).abs().max() / (whole - start).abs().max()
+        assert 0 <= off < 1e-3, (name, off)
         if world.first:
             print("trained", name)
 """
@@ -201,7 +214,8 @@ with World.start("pytorch", num_gpu=0) as world:
 
 @pytest.mark.slow
 def test_every_family_trains_on_two_ranks(place: Path) -> None:
-    """Two steps of two parts; no parameter is left without a gradient, both ranks stay alike."""
+    """Two steps of two parts; no parameter is left without a gradient, both ranks stay alike, and
+    the weights are the same when the network is sharded."""
     script = place / "families.py"
     script.write_text(FAMILIES)
     path = f"PYTHONPATH={ROOT}:{ROOT / 'tests/training'}"
