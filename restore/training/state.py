@@ -22,6 +22,7 @@ from restore.training.schedule import Schedule
 from restore.world import World
 
 FUSED = {"Adam", "AdamW", "SGD", "Adagrad"}
+FUSED_IN_SHARES = {"Adam", "AdamW"}  # torch 2.13 has no fused SGD or Adagrad for FSDP2
 SKIPPED_IN_A_ROW = 10
 
 
@@ -29,9 +30,10 @@ def build_optimiser(options: Section, network: nn.Module) -> torch.optim.Optimiz
     """The `torch.optim` optimiser that `options` name, over the trainable parameters."""
     values = options.model_dump(exclude_none=True)
     kind = values.pop("type")
-    if kind in FUSED and not values.get("amsgrad"):
-        values["fused"] = True  # one kernel for all parameters, also on the CPU
     parameters = [p for p in network.parameters() if p.requires_grad]
+    in_shares = any(hasattr(p, "full_tensor") for p in parameters)
+    if kind in (FUSED_IN_SHARES if in_shares else FUSED) and not values.get("amsgrad"):
+        values["fused"] = True  # one kernel for all parameters, also on the CPU
     return getattr(torch.optim, kind)(parameters, **values)
 
 
