@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import pytest
 from safetensors.torch import load_file
 
 from restore.commands.main import main
+from restore.errors import RunError
+from restore.recipes.experiment import Experiment
 from restore.training.checkpoint import fault_of
 
 from runs import (
@@ -43,6 +46,9 @@ STAGED = (  # the stage changes after the resumed step, within what a loader has
     "datasets.train.mini_batch_sizes=[4,2]"
 ).split()
 SGD = ["train.optim_g={type: SGD, lr: 1e-3}", "train.ema_decay=0", "val.val_freq=1000"]
+NEVER = [
+    f"{key}=100000" for key in ("logger.save_checkpoint_freq", "val.val_freq", "train.total_iter")
+]
 QUICKLY = 60.0  # seconds in which a failure must have ended the job, on a busy machine
 
 
@@ -380,3 +386,40 @@ def test_what_does_not_go_with_shards(wrong: str, capsys: pytest.CaptureFixture[
         words.pop()
     assert main(["train", *words[2:], *sharded]) == 2
     assert "error[OPT38]" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "kills"), [(1, 5), (2, 2)])
+def test_killed_again_and_again(place: Path, ranks: int, kills: int) -> None:
+    """scripts/soak.py, short: SIGKILL at random moments and in the middle of saves."""
+    words = [str(ROOT / "scripts/soak.py"), f"--kills={kills}", f"--ranks={ranks}"]
+    done = run([sys.executable, *words], place)
+    assert f"{kills} kills on {ranks} rank(s)" in done.stdout
+    assert "all equal, always loadable" in done.stdout
+
+
+def test_restarts_that_get_no_further_end(tmp_path: Path) -> None:
+    experiment = Experiment(str(tmp_path), "run")
+    experiment.folder.mkdir()
+    for step in (0, 0, 0, 4, 4, 4):
+        experiment.note_restart(step)
+    with pytest.raises(RunError, match=r"error\[RUN03\].*3 starts at step 4"):
+        experiment.note_restart(4)
+
+
+@pytest.mark.slow
+def test_a_stopped_job_loses_no_step(place: Path) -> None:
+    """SIGTERM to torchrun (pre-emption): all ranks save at one step and leave."""
+    name, log = "stopped", place / "stopped.log"
+    words = train(name, *NEVER)
+    process = start(on_ranks(2, [*words, "--auto_resume"]), place, log)
+    deadline = time.monotonic() + 240
+    while "step 0: GT patches" not in log.read_text():
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(QUICKLY) != 0, "an unfinished job must not look finished"
+    said = log.read_text()
+    (saved,) = checkpoint(place, name, 0).parent.glob("step_*")
+    assert f"stopped at step {int(saved.name[5:])} on request" in said
+    assert fault_of(saved) is None
