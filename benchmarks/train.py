@@ -34,6 +34,7 @@ from common import interleaved, peak_memory, ratio, record
 
 BAR = 0.02
 ROOT = Path(__file__).resolve().parent.parent
+PAIRS = "datasets/demo/SIDD_Medium_Srgb/Data"
 FAMILIES = {
     "SPAN": [],
     "GRL": [],
@@ -41,7 +42,11 @@ FAMILIES = {
     "MIRNet_v2": [
         "train.mixing_augs.mixup=false", "datasets.train.iters=[100000,1,1]",
     ],
-    "MIMOUNet": [],
+    "MIMOUNet": [  # ready pairs: the demo's draws a blur anew for every sample
+        "datasets.train={type: PairedImageDataset, pairing: sidd, gt_size: 64, use_hflip: true, "
+        "use_rot: true, batch_size_per_gpu: 4, num_worker_per_gpu: 1, ram_cache_mib: 256, "
+        f"dataroot_gt: {PAIRS}, dataroot_lq: {PAIRS}}}",
+    ],
 }  # fmt: skip
 PLAIN = [
     "train.ema_decay=0", "train.scheduler=~", "train.warmup_iter=-1", "train.grad_clip=~",

@@ -94,7 +94,9 @@ class TrainState:
         Where it is sharded, the twin with its weights; asked for by all ranks.
         """
         if self._twin is not None:
-            self._twin.load_state_dict(self._whole(self.network.state_dict()))
+            shares = self.network.state_dict()
+            for name, kept in self._twin.state_dict().items():
+                kept.copy_(self.world.whole(shares[name]))
             return self._twin
         return self.ema if self.ema is not None else self.network
 
@@ -193,7 +195,7 @@ class TrainState:
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """File stem -> tensors by name; the optimiser's are keyed by parameter name.
 
-        Whole tensors, also where the network is sharded: all ranks ask for them then.
+        Where the network is sharded, all ranks ask, and the first gets the whole tensors.
         """
         model, optimiser = self.network.state_dict(), self._optimiser_tensors()
         files = {"model": self._whole(model), "optim": self._whole(optimiser)}
@@ -202,7 +204,14 @@ class TrainState:
         return files
 
     def _whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: self.world.whole(tensor) for name, tensor in tensors.items()}
+        if not self.sharded:
+            return dict(tensors)
+        found: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():  # one at a time: a GPU may not hold all of them
+            whole = self.world.whole(tensor)
+            if self.world.first:
+                found[name] = whole.cpu()
+        return found
 
     def numbers(self) -> dict[str, Any]:
         """The rest of the state, as JSON values."""
