@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
-# Every check and figure that needs a GPU, in one call of a few minutes: bash scripts/gpu_check.sh
-# Needs torch with CUDA; installs nothing. Uses the venv's Python, or the one in $PYTHON.
+# Every check and figure that needs a GPU, in one call of less than 10 minutes, and one table at the
+# end, which also names what could not run:
+#
+#   bash scripts/gpu_check.sh
+#
+# Needs torch with CUDA; installs nothing. Uses the venv's Python, or the one in $PYTHON. Figures go
+# to benchmarks/RESULTS.md, what every part said to $LOGS (default: gpu_check/).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+LOGS=${LOGS:-gpu_check}
+LIMIT=${LIMIT:-570} # seconds for everything
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 
 "$PYTHON" - <<'PY' || exit 2
@@ -12,8 +19,51 @@ if not torch.cuda.is_available():
     sys.exit("error[DEV01]: no GPU (torch.cuda.is_available() is False); fix: run this on a machine with one")
 print(torch.__version__, torch.cuda.get_device_name(0))
 PY
-"$PYTHON" -m pytest -q -p no:cacheprovider tests/test_gpu.py tests/test_gpu_scan.py
-status=$?
-"$PYTHON" benchmarks/span_gpu.py || status=1
-"$PYTHON" benchmarks/scan_gpu.py || status=1
-exit $status
+gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
+mkdir -p "$LOGS"
+rows=() failed=0
+
+# part NAME COMMAND…: run it in what is left of the time, and note how it ended
+part() {
+    local name=$1 begun=$SECONDS left=$((LIMIT - SECONDS)) code result
+    shift
+    if ((left < 20)); then
+        rows+=("$name|not run: no time left|0")
+        failed=1
+        return
+    fi
+    echo "── $name"
+    timeout "$left" "$@" 2>&1 | tee "$LOGS/$name.log"
+    code=${PIPESTATUS[0]}
+    case $code in
+        0) result=ok ;;
+        124) result="stopped: no time left" failed=1 ;;
+        *) result="FAILED ($code)" failed=1 ;;
+    esac
+    [[ $code == 0 && $(tail -1 "$LOGS/$name.log") =~ ([0-9]+)\ skipped ]] &&
+        result="ok, but ${BASH_REMATCH[1]} skipped"
+    rows+=("$name|$result|$((SECONDS - begun))")
+}
+absent() { rows+=("$1|not run: $2|0"); }
+
+part checks "$PYTHON" -m pytest -q -p no:cacheprovider tests/test_gpu.py -k "not ranks"
+part scan-checks "$PYTHON" -m pytest -q -p no:cacheprovider \
+    tests/test_gpu_scan.py tests/ops/test_selective_scan.py
+if ((gpus > 1)); then
+    part ranks "$PYTHON" -m pytest -q -p no:cacheprovider \
+        tests/test_gpu.py -k ranks
+else
+    absent ranks "needs 2 GPUs, here is 1"
+fi
+part span "$PYTHON" benchmarks/span_gpu.py
+part scan "$PYTHON" benchmarks/scan.py --gpu --quick
+part scan-kernels "$PYTHON" benchmarks/scan_gpu.py
+part train "$PYTHON" benchmarks/train.py --quick
+part checkpoint "$PYTHON" benchmarks/checkpoint.py --quick
+
+printf '\n%-14s %-28s %s\n' part result seconds
+for row in "${rows[@]}"; do
+    IFS='|' read -r name result seconds <<<"$row"
+    printf '%-14s %-28s %s\n' "$name" "$result" "$seconds"
+done
+exit $failed

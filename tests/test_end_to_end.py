@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +20,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from restore import images
 from restore.commands.main import main
 
-ROOT = Path(__file__).resolve().parent.parent
+import runs
+from runs import command, contents, run, start_until
+
 STEPS = 20
 SMALL = (
     f"train.total_iter={STEPS} train.scheduler.periods=[{STEPS}] network_g.feature_channels=8 "
@@ -39,48 +39,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(script: str, options: str, name: str, *more: str) -> list[str]:
-    return [
-        sys.executable, str(ROOT / script), "-opt", str(ROOT / "options" / options),
-        "--set", f"name={name}", *more,
-    ]  # fmt: skip
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def run(words: list[str], place: Path, expected: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        words, cwd=place, env=environment(), capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == expected, done.stderr
-    return done
-
-
 def train(name: str, *more: str) -> list[str]:
     return command("train.py", "train_SPAN_demo.yml", name, *SMALL.split(), *more)
 
 
-def start_until(words: list[str], place: Path, file: Path) -> subprocess.Popen[bytes]:
-    """Start a command and wait for `file` to appear."""
-    process = subprocess.Popen(
-        words, cwd=place, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not file.exists():
-        assert process.poll() is None, "ended before it was to be stopped"
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    return process
-
-
 def checkpoint(place: Path, name: str, step: int = STEPS) -> Path:
-    return place / "experiments" / name / "checkpoints" / f"step_{step:08d}"
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    return runs.checkpoint(place, name, step)
 
 
 @pytest.fixture(scope="module")

@@ -82,3 +82,27 @@ def test_training_resumes_on_the_gpu(tmp_path: Path) -> None:
     assert "resumed from" in done.stderr and "on cuda:0" in done.stderr
     state = tmp_path / "experiments/train_SPAN_demo/checkpoints/step_00000020/state.json"
     assert json.loads(state.read_text())["samples"] == 160
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_ranks_on_gpus_resume_to_the_same_bytes(tmp_path: Path) -> None:
+    """NCCL: half and the rest are the whole."""
+    assert main(["prepare", "demo", "--out", str(tmp_path / "datasets/demo")]) == 0
+    ranks = torch.cuda.device_count()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    words = [
+        *launch, f"--nproc-per-node={ranks}", str(ROOT / "train.py"), "-opt",
+        str(ROOT / "options/train_SPAN_demo.yml"), "--launcher", "pytorch", "--auto_resume",
+        "--set", "train.scheduler=~", "logger.save_checkpoint_freq=10", "val.val_freq=1000",
+        "train.deterministic=true",
+    ]  # fmt: skip
+    for name, total in (("whole", 20), ("parted", 10), ("parted", 20)):
+        subprocess.run(
+            [*words, f"name={name}", f"train.total_iter={total}"],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300, check=True,
+        )  # fmt: skip
+    whole, parted = (
+        tmp_path / f"experiments/{name}/checkpoints/step_00000020/model.safetensors"
+        for name in ("whole", "parted")
+    )
+    assert whole.read_bytes() == parted.read_bytes()

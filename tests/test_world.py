@@ -103,3 +103,24 @@ def test_a_failing_rank_is_not_waited_for(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run([*command, str(script)], capture_output=True, text=True, timeout=60)
     assert done.returncode != 0 and "rank 1 fails" in done.stderr
+
+
+def test_ranks_started_again_do_not_meet_those_that_are_gone(tmp_path: Path) -> None:
+    """After a restart rank 1 comes first: it must wait for the new rank 0, not call the old one."""
+    script = tmp_path / "again.py"
+    script.write_text(
+        "import os, time\n"
+        "from restore.world import World\n"
+        "again = os.environ['TORCHELASTIC_RESTART_COUNT'] == '1'\n"
+        "if again and os.environ['RANK'] == '0':\n"
+        "    time.sleep(6)  # gloo calls for 5 s\n"
+        "with World.start('pytorch', num_gpu=0) as world:\n"
+        "    world.barrier()\n"
+        "    if not again:\n"
+        "        raise SystemExit(1)\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, "--max-restarts=1", str(script)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr

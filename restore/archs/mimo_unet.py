@@ -178,6 +178,10 @@ class MIMOUNet(nn.Module):
         self.FAM2, self.SCM2 = Attention(half), Shallow(half)
         self.drop1, self.drop2 = nn.Dropout2d(dropout), nn.Dropout2d(dropout)
 
+    def regions(self) -> list[nn.Module]:
+        """The parts that are alike, to be compiled or shared out one by one."""
+        return [*self.Encoder, *self.Decoder]
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = fast_layout(x)
         x2, x4 = x[..., ::2, ::2], x[..., ::4, ::4]

@@ -182,6 +182,10 @@ class MIRNetV2(nn.Module):
         self.body = nn.Sequential(*(Group(options, groups) for groups in GROUPS))
         self.conv_out = nn.Conv2d(width, options.out_channels, 3, padding=1, bias=bias)
 
+    def regions(self) -> list[nn.Module]:
+        """The parts that are alike, to be compiled or shared out one by one."""
+        return [m for m in self.modules() if isinstance(m, MultiScaleBlock)]
+
     def forward(self, lq: Tensor) -> Tensor:
         x = lq
         if lq.device.type == "cpu":  # grouped convolutions are 2 to 4 times as fast in this layout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -186,10 +187,18 @@ def _mismatch(
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write `state` with `about` (JSON) in the header; the same input gives the same bytes."""
+    """Write `state` with `about` (JSON) in the header; the same input gives the same bytes.
+
+    Raises OSError where the file cannot be written whole.
+    """
     tensors = {key: value.detach().contiguous().cpu() for key, value in state.items()}
     text = json.dumps(about, sort_keys=True)
-    safetensors.torch.save_file(tensors, path, metadata={"restore": text})
+    try:
+        safetensors.torch.save_file(tensors, path, metadata={"restore": text})
+    except safetensors.SafetensorError as error:  # says "I/O error: … (os error 28)"
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number), os.fspath(path)) from error
 
 
 def about_weights(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from dataclasses import dataclass
@@ -234,6 +235,10 @@ def _state(tree: TrainTree, network: nn.Module, world: World) -> TrainState:
     if train.deterministic:
         use_deterministic_algorithms()
     mode = "default" if train.compile is True else train.compile or None
+    twin = None
+    if tree.dist_params.strategy == "fsdp2" and world.size > 1:
+        twin = copy.deepcopy(network).requires_grad_(False)
+        world.shard(network)
     return TrainState(
         network,
         build_optimiser(train.optim_g, network),
@@ -244,6 +249,7 @@ def _state(tree: TrainTree, network: nn.Module, world: World) -> TrainState:
         world=world,
         computation=Computation(train.precision, train.channels_last, mode),
         skip_nonfinite=train.nonfinite == "skip",
+        twin=twin,
     )
 
 

@@ -24,6 +24,7 @@ def check_train(tree: TrainTree, document: Document) -> list[Problem]:
         + _check_patch(tree, document)
         + _check_schedule(tree, document)
         + _check_scoring(tree.val, document)
+        + _check_strategy(tree, document)
     )
 
 
@@ -231,6 +232,31 @@ def _check_schedule(tree: TrainTree, document: Document) -> list[Problem]:
                 )
             )
     return problems
+
+
+def _check_strategy(tree: TrainTree, document: Document) -> list[Problem]:
+    """What does not go with parameters that are dealt out over the ranks."""
+    if tree.dist_params.strategy != "fsdp2":
+        return []
+    train = tree.train
+    refused = {
+        "ema_decay": (train.ema_decay != 0, "0"),
+        "precision": (train.precision == "fp16", "bf16 or fp32"),
+        "compile": (train.compile is not False, "false"),
+    }
+    return [
+        _problem(
+            document,
+            ("train", key),
+            "OPT38",
+            f"{key} does not go with strategy fsdp2",
+            str(getattr(train, key)),
+            expected,
+            f"set train.{key} to that, or dist_params.strategy to ddp",
+        )
+        for key, (wrong, expected) in refused.items()
+        if wrong
+    ]
 
 
 def _check_scoring(val: ScoringOptions, document: Document) -> list[Problem]:

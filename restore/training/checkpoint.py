@@ -55,12 +55,13 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         replace_text(self.folder / OWNER, self._token + "\n")
 
-    def _check_owner(self) -> None:
+    def _check_owner(self, unfinished: Path) -> None:
         """Raises RunError RUN04 when another process has claimed the folder since."""
         if self._token is None:
             return
         owner = (self.folder / OWNER).read_text().strip()
         if owner != self._token:
+            shutil.rmtree(unfinished, ignore_errors=True)
             raise RunError.of(
                 "RUN04",
                 "another process has taken this run over",
@@ -91,7 +92,7 @@ class Checkpoints:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._check_space(tensors)
                 self._write(temporary, tensors, numbers)
-                self._check_owner()
+                self._check_owner(temporary)
                 os.rename(temporary, final)
                 _sync(self.folder)
             replace_text(self.folder / "latest.json", json.dumps({"step": step}) + "\n")

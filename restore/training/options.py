@@ -244,4 +244,7 @@ class DistOptions(Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 29500
     timeout: Count = 600
     """Seconds that ranks wait for one another before the run fails."""
+    strategy: Literal["ddp", "fsdp2"] = "ddp"
+    """Every rank holds the whole network (ddp), or its share of weights, gradients and optimiser
+    (fsdp2), for networks whose state would not fit on one GPU. Checkpoints are the same files."""
     find_unused_parameters: bool | None = no_effect("no network here has any")

@@ -8,7 +8,7 @@ bits.
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -22,6 +22,7 @@ from restore.training.schedule import Schedule
 from restore.world import World
 
 FUSED = {"Adam", "AdamW", "SGD", "Adagrad"}
+FUSED_IN_SHARES = {"Adam", "AdamW"}  # torch 2.13 has no fused SGD or Adagrad for FSDP2
 SKIPPED_IN_A_ROW = 10
 
 
@@ -29,9 +30,10 @@ def build_optimiser(options: Section, network: nn.Module) -> torch.optim.Optimiz
     """The `torch.optim` optimiser that `options` name, over the trainable parameters."""
     values = options.model_dump(exclude_none=True)
     kind = values.pop("type")
-    if kind in FUSED and not values.get("amsgrad"):
-        values["fused"] = True  # one kernel for all parameters, also on the CPU
     parameters = [p for p in network.parameters() if p.requires_grad]
+    in_shares = any(hasattr(p, "full_tensor") for p in parameters)
+    if kind in (FUSED_IN_SHARES if in_shares else FUSED) and not values.get("amsgrad"):
+        values["fused"] = True  # one kernel for all parameters, also on the CPU
     return getattr(torch.optim, kind)(parameters, **values)
 
 
@@ -58,7 +60,9 @@ class TrainState:
         world: World,
         computation: Computation = Computation(),  # noqa: B008 (frozen)
         skip_nonfinite: bool = False,
+        twin: nn.Module | None = None,
     ) -> None:
+        """`twin`: a whole network like `network`, to score, where that is dealt out over ranks."""
         self.network, self.optimiser, self.schedule = network, optimiser, schedule
         self.ema = copy.deepcopy(network).eval().requires_grad_(False) if ema_decay else None
         self.step = 0
@@ -67,7 +71,7 @@ class TrainState:
         self.validated = 0
         self.best: dict[str, float] = {}
         self._decay, self._clip = ema_decay, grad_clip
-        self._seed, self.world = seed, world
+        self._seed, self.world, self._twin = seed, world, twin
         self._computation, self._scaler = computation, computation.scaler(world.device)
         self.skips_nonfinite, self._skips_in_a_row = skip_nonfinite, 0
         computation.prepare(network)
@@ -79,8 +83,21 @@ class TrainState:
         return self.schedule(self.step)
 
     @property
+    def sharded(self) -> bool:
+        """Whether each rank holds a share of the network: all of them are needed for the whole."""
+        return self._twin is not None
+
+    @property
     def evaluated(self) -> nn.Module:
-        """The network to validate and to publish: the average where there is one."""
+        """The network to validate and to publish: the average where there is one.
+
+        Where it is sharded, the twin with its weights; asked for by all ranks.
+        """
+        if self._twin is not None:
+            shares = self.network.state_dict()
+            for name, kept in self._twin.state_dict().items():
+                kept.copy_(self.world.whole(shares[name]))
+            return self._twin
         return self.ema if self.ema is not None else self.network
 
     @contextmanager
@@ -91,6 +108,19 @@ class TrainState:
         last = index == parts - 1
         with nullcontext() if last else self.world.without_exchange(self._wrapped):
             yield
+
+    def rehearse(self, loss: Callable[[], Tensor]) -> None:
+        """One forward and backward pass for nothing, before the first step on several ranks.
+
+        After its first backward pass DDP changes the order in which gradients are exchanged, and so
+        the order of their sums: without this, a resumed run would differ in its first step.
+        """
+        buffers = [buffer.clone() for buffer in self.network.buffers()]
+        with self.part(0, 1):
+            self.backward(loss())
+        self.optimiser.zero_grad(set_to_none=True)
+        for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+            buffer.copy_(before)
 
     def forward(self, lq: Tensor) -> tuple[Tensor, ...]:
         """The network's outputs for `lq: (B, C, h, w)`, finest first, float32."""
@@ -129,9 +159,10 @@ class TrainState:
         """The norm of the whole gradient, the same on all ranks; None when nobody needs it."""
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         if self._clip is not None:
-            return nn.utils.clip_grad_norm_(parameters, self._clip)
+            return self.world.whole(nn.utils.clip_grad_norm_(parameters, self._clip))
         if self.skips_nonfinite:
-            return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            return self.world.whole(nn.utils.get_total_norm(gradients))
         return None
 
     def _finite(self, norm: Tensor | None) -> bool:
@@ -162,11 +193,25 @@ class TrainState:
             kept.copy_(live)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """File stem -> tensors by name; the optimiser's are keyed by parameter name."""
-        files = {"model": dict(self.network.state_dict()), "optim": self._optimiser_tensors()}
+        """File stem -> tensors by name; the optimiser's are keyed by parameter name.
+
+        Where the network is sharded, all ranks ask, and the first gets the whole tensors.
+        """
+        model, optimiser = self.network.state_dict(), self._optimiser_tensors()
+        files = {"model": self._whole(model), "optim": self._whole(optimiser)}
         if self.ema is not None:
             files["ema"] = dict(self.ema.state_dict())
         return files
+
+    def _whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if not self.sharded:
+            return dict(tensors)
+        found: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():  # one at a time: a GPU may not hold all of them
+            whole = self.world.whole(tensor)
+            if self.world.first:
+                found[name] = whole.cpu()
+        return found
 
     def numbers(self) -> dict[str, Any]:
         """The rest of the state, as JSON values."""
@@ -187,8 +232,12 @@ class TrainState:
         """Take over a saved state. Raises CheckpointError CKP03 when it does not fit this run."""
         if (self.ema is None) != ("ema" not in tensors):
             raise _misfit("ema", "ema.safetensors " + ("there" if "ema" in tensors else "missing"))
+        own = self.network.state_dict()
+        shares = {
+            k: self.world.share(v, own[k]) if k in own else v for k, v in tensors["model"].items()
+        }
         try:
-            self.network.load_state_dict(dict(tensors["model"]))
+            self.network.load_state_dict(shares)
             if self.ema is not None:
                 self.ema.load_state_dict(dict(tensors["ema"]))
         except RuntimeError as error:
@@ -210,12 +259,13 @@ class TrainState:
 
     def _restore_optimiser(self, tensors: Mapping[str, Tensor]) -> None:
         index = {name: number for number, (name, _) in enumerate(self._trained())}
+        trained = dict(self._trained())
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             what, _, name = key.partition("/")
             if name not in index:
                 raise _misfit("optimiser", f"state for {name}, which is not trained here")
-            state.setdefault(index[name], {})[what] = value
+            state.setdefault(index[name], {})[what] = self.world.share(value, trained[name])
         if state and len(state) != len(index):
             raise _misfit("optimiser", f"state for {len(state)} of {len(index)} parameters")
         groups = self.optimiser.state_dict()["param_groups"]

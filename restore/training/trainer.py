@@ -91,6 +91,7 @@ class Trainer:
         self._pending: list[Pending] = []
         self._missed = 0
         self._waited = 0.0
+        self._rehearsed = world.size == 1
 
     def step(self, batches: Iterator[Batch]) -> LossValue:
         """One update from the next batches, one a part of the step; the last part's loss."""
@@ -104,6 +105,9 @@ class Trainer:
         lq, gt = batch.to(self._world.device)
         if self._mixup is not None:
             lq, gt = self._mixup(lq, gt, state.step * parts + index)
+        if not self._rehearsed:
+            self._rehearsed = True
+            state.rehearse(lambda: self.loss(state.forward(lq), gt).total)
         with state.part(index, parts):
             loss = self.loss(state.forward(lq), gt)
             state.backward(loss.total / parts)
@@ -268,10 +272,11 @@ class Trainer:
     def _save(self, *, best: bool = False, last: bool = False) -> None:
         """Begin to save on rank 0; the `last` one is waited for."""
         self._refuse_not_finite()
+        tensors = self.state.tensors() if self._world.first or self.state.sharded else {}
         if not self._world.first:
             return
         self._note_outcome(last=False)
-        self._writer.start(self.state.tensors(), self.state.numbers(), best=best)
+        self._writer.start(tensors, self.state.numbers(), best=best)
         if last:
             self._note_outcome(last=True)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from restore.errors import CheckpointError, SaveError
+from restore.errors import CheckpointError, RunError, SaveError
 from restore.training import checkpoint
 from restore.training.checkpoint import Checkpoints, fault_of, load
 
@@ -126,3 +126,15 @@ def test_newer_schema_is_refused(store: Checkpoints, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(checkpoint, "SCHEMA", 1)
     with pytest.raises(CheckpointError, match=r"error\[CKP02\].*schema 2"):
         load(folder)
+
+
+def test_a_run_that_was_taken_over_writes_nothing_more(store: Checkpoints) -> None:
+    store.claim()
+    save(store, 1)
+    later = Checkpoints(store.folder, keep=2, about={"scale": 2})
+    later.claim()
+    with pytest.raises(RunError, match=r"error\[RUN04\]: another process has taken this run over"):
+        save(store, 2)
+    assert later.steps() == [1] and not list(store.folder.glob(".tmp-*"))
+    save(later, 2)
+    assert later.steps() == [1, 2]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restore.archs.grl.blocks import Stage
+from restore.archs.grl.blocks import Block, Stage
 from restore.archs.grl.layers import FEATURES, Upsample, closing, factors_of
 from restore.archs.grl.tables import Geometry, geometry
 from restore.archs.grl_options import GrlOptions
@@ -91,6 +91,10 @@ class GRL(nn.Module):
                 elif method[0] == "t":
                     std = 0.1 ** (len(method) - 1) * int(method[-1])
                     nn.init.trunc_normal_(module.weight, std=std)
+
+    def regions(self) -> list[nn.Module]:
+        """The parts that are alike, to be compiled or shared out one by one."""
+        return [m for m in self.modules() if isinstance(m, Block)]
 
     def forward(self, lq: Tensor) -> Tensor:
         options, scale = self.options, self.options.upscale
