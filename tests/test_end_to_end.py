@@ -127,8 +127,6 @@ def test_torchrun_trains_the_same_batch(place: Path) -> None:
     ranks, one = checkpoint(place, "ranks"), checkpoint(place, "one-rank")
     assert contents(ranks) == contents(checkpoint(place, "ranks-again"))
     states = [json.loads((folder / "state.json").read_text()) for folder in (ranks, one)]
-    best = [state.pop("best") for state in states]  # scored with weights that differ by rounding
-    assert best[0] == pytest.approx(best[1], rel=1e-6)
     assert [state.pop("ranks") for state in states] == [2, 1] and states[0] == states[1]
     ours, theirs, start = (
         flat(folder / "model.safetensors")
