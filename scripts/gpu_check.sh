@@ -5,11 +5,11 @@
 #   bash scripts/gpu_check.sh
 #
 # Needs torch with CUDA; installs nothing. Uses the venv's Python, or the one in $PYTHON. Figures go
-# to benchmarks/RESULTS.md, what every part said to $LOGS (default: gpu_check/).
+# to benchmarks/RESULTS.md, what every part said to files in $LOGS (default: a temporary folder).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
-LOGS=${LOGS:-gpu_check}
+LOGS=${LOGS:-$(mktemp -d)}
 LIMIT=${LIMIT:-570} # seconds for everything
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 
@@ -61,7 +61,7 @@ part scan-kernels "$PYTHON" benchmarks/scan_gpu.py
 part train "$PYTHON" benchmarks/train.py --quick
 part checkpoint "$PYTHON" benchmarks/checkpoint.py --quick
 
-printf '\n%-14s %-28s %s\n' part result seconds
+printf '\nlogs: %s\n%-14s %-28s %s\n' "$LOGS" part result seconds
 for row in "${rows[@]}"; do
     IFS='|' read -r name result seconds <<<"$row"
     printf '%-14s %-28s %s\n' "$name" "$result" "$seconds"

@@ -105,14 +105,18 @@ class Soak:
             sys.exit(f"the undisturbed run failed ({codes}): see {self.folder}/said-0.log")
         return _contents(self.checkpoints("undisturbed") / f"step_{STEPS:08d}")
 
-    def run(self, kills: int, length: float) -> Tally:
-        """Kill until there have been `kills`; `length`: seconds of an undisturbed run."""
+    def run(self, kills: int, until: float, length: float) -> Tally:
+        """Kill until there have been `kills` or it is `until`; `length`: seconds of a whole run.
+
+        The moments to kill at follow how fast the machine is just then.
+        """
         expected = self.undisturbed()
         name, tally = f"run-{self.tally.runs}", self.tally
-        while tally.kills < kills:
+        while tally.kills < kills and time.monotonic() < until:
             pids = self.life(name)
             killed = self._kill_one(pids, name, length)
             codes = self._all_ended(pids)
+            length *= 1.1 if killed else 0.7
             if killed:
                 tally.kills += 1
                 self._look(name)
@@ -202,7 +206,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {f.name: f.read_bytes() for f in folder.iterdir()} if folder.is_dir() else {}
 
 
-def soak(folder: Path, kills: int, ranks: int, seed: int) -> Tally:
+def soak(folder: Path, kills: int, minutes: float, ranks: int, seed: int) -> Tally:
     """The whole of it in `folder`, which is made; the length of a life is measured first."""
     demo = str(folder / "datasets/demo")
     if main(["prepare", "demo", "--out", demo]):
@@ -212,7 +216,7 @@ def soak(folder: Path, kills: int, ranks: int, seed: int) -> Tally:
     begun = time.monotonic()
     for pid in test.life("measured"):
         _ended(pid)
-    return test.run(kills, time.monotonic() - begun)
+    return test.run(kills, begun + 60 * minutes, time.monotonic() - begun)
 
 
 def begin() -> int:
@@ -221,12 +225,13 @@ def begin() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=60.0, help="to stop after in any case")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of the moments to kill at")
     args = parser.parse_args()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        tally = soak(Path(folder), args.kills, args.ranks, args.seed)
+        tally = soak(Path(folder), args.kills, args.minutes, args.ranks, args.seed)
     print(
         f"{tally.kills} kills on {args.ranks} rank(s), {tally.in_a_save} in the middle of a save; "
         f"{tally.runs} runs ended, compared byte for byte; {time.monotonic() - begun:.0f} s"
