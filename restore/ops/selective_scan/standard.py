@@ -13,29 +13,28 @@ import functools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_asked: ContextVar[bool] = ContextVar("standard_operators", default=False)
+_asked = [False]  # a list that torch.compile reads and guards, as it cannot a ContextVar
 
 
 @contextmanager
 def standard_operators() -> Iterator[None]:
     """While a network is traced inside, its scans become standard operators."""
-    token = _asked.set(True)
+    before, _asked[0] = _asked[0], True
     try:
         yield
     finally:
-        _asked.reset(token)
+        _asked[0] = before
 
 
 def asked() -> bool:
     """Whether scans are to be standard operators."""
-    return _asked.get()
+    return _asked[0]
 
 
 def selective_scan(
