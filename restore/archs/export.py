@@ -47,6 +47,8 @@ class ExportForm(nn.Module):
         own: Callable[[], nn.Module] | None = getattr(network, "for_export", None)
         self.network = (fuse(network) if own is None else own()).eval().requires_grad_(False)
         self.size, self.scale = size, scale
+        self.unit: int = max(size.minimum, size.multiple, getattr(self.network, "unit", 1))
+        """What sides are padded to multiples of, in this form or inside the network."""
 
     def forward(self, lq: Tensor) -> Tensor:
         height, width = lq.shape[2], lq.shape[3]
@@ -75,9 +77,9 @@ def export_form(network: nn.Module, options: Section) -> ExportForm:
     return ExportForm(network, architecture.size, architecture.scale(options))
 
 
-def example_sizes(size: SizeRule) -> tuple[tuple[int, int], ...]:
-    """Three (height, width) of no particular shape, within a padded size or two."""
-    side = max(size.multiple, size.minimum, 24)
+def example_sizes(unit: int) -> tuple[tuple[int, int], ...]:
+    """Three (height, width) of no particular shape, of one and of two units a side."""
+    side = max(unit, 24)
     return (side + 13, 2 * side - 3), (side, side + side // 2), (2 * side - 1, side - 5)
 
 
@@ -203,7 +205,7 @@ def write(
 
     Raises BackendError ENV41 for a network that the target cannot hold.
     """
-    image = example_image(channels, example_sizes(form.size)[0])
+    image = example_image(channels, example_sizes(form.unit)[0])
     try:
         with _quiet():
             TARGETS[target].write(form, image, path, {"version": __version__, **about})
@@ -221,9 +223,9 @@ def read(target: str, path: Path) -> Run:
     return TARGETS[target].read(path)
 
 
-def differences(run: Run, truth: Run, channels: int, size: SizeRule) -> Iterator[tuple[str, float]]:
+def differences(run: Run, truth: Run, channels: int, unit: int) -> Iterator[tuple[str, float]]:
     """(size, largest absolute difference) of two ways to restore an image, at three sizes."""
-    for height, width in example_sizes(size):
+    for height, width in example_sizes(unit):
         image = example_image(channels, (height, width))
         with torch.no_grad():
             own, other = run(image), truth(image)

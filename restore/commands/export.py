@@ -62,12 +62,13 @@ def run(args: argparse.Namespace) -> int:
     about["weights_sha256"] = state_sha256(network.state_dict())
     temporary = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
     try:
-        write(export_form(network, options), args.to, temporary, channels, about)
+        form = export_form(network, options)
+        write(form, args.to, temporary, channels, about)
         alike = True
         if args.check:
             truth = predictor_of(network, options, torch.device("cpu"))
             ours = read(args.to, temporary)
-            for size, difference in differences(ours, truth, channels, architecture.size):
+            for size, difference in differences(ours, truth, channels, form.unit):
                 print(f"{size}: largest difference {difference:.1e}")
                 alike = alike and difference <= TOLERANCE  # NaN is not
         if not alike:

@@ -23,6 +23,7 @@ from restore.archs.export import (
     ExportForm,
     differences,
     example_image,
+    example_sizes,
     export_form,
     read,
     require,
@@ -121,7 +122,8 @@ def test_a_file_restores_as_the_network_does(target: str, name: str, tmp_path: P
     skip_without(target)
     run = read(target, exported(target, name, tmp_path))
     truth = truth_of(name, network_of(name))
-    seen = dict(differences(run, truth, 3, ARCHS[name].size))
+    unit = export_form(network_of(name), options_of(name)).unit
+    seen = dict(differences(run, truth, 3, unit))
     assert len(seen) == 3
     assert max(seen.values()) <= TOLERANCE, seen
     for size in TINY_SIZES:
@@ -149,9 +151,9 @@ def test_the_comparison_sees_another_network(tmp_path: Path) -> None:
     other = network_of("SPAN")
     with torch.no_grad():
         next(other.parameters()).mul_(1.01)
-    assert max(d for _, d in differences(run, truth_of("SPAN", other), 3, SizeRule())) > TOLERANCE
+    assert max(d for _, d in differences(run, truth_of("SPAN", other), 3, 1)) > TOLERANCE
     shorter = lambda image: run(image)[..., :-1]  # noqa: E731
-    assert dict(differences(shorter, run, 3, SizeRule())).popitem()[1] == float("inf")
+    assert dict(differences(shorter, run, 3, 1)).popitem()[1] == float("inf")
 
 
 # ONNX ---------------------------------------------------------------------------------------------
@@ -200,6 +202,13 @@ def test_padding_in_the_graph_is_the_predictors(
     for run in (ExportForm(Keep(), size, 1), Predictor(Keep(), 1, size)):
         assert torch.equal(run(image), image)
     assert torch.equal(seen[0], seen[1])
+
+
+def test_what_is_compared_has_one_unit_and_more() -> None:
+    more = {"window_size": 32, "stripe_size": [64, 64], "anchor_window_down_factor": 4}
+    form = export_form(network_of("GRL", **more), options_of("GRL", **more))
+    assert form.unit == 64
+    assert example_sizes(64) == ((77, 125), (64, 96), (127, 59))
 
 
 def test_mirroring_starts_again_at_the_other_end() -> None:

@@ -116,6 +116,7 @@ class ExportedGRL(GRL):
         self.eval()
         # those of some map: all that is used of them holds for any
         side = options.multiple
+        self.unit = options.multiple
         self._grids = geometry(options, side, side, self.conv_first.weight)
         for module in list(self.modules()):
             if isinstance(module, MixedAttention):
