@@ -30,11 +30,12 @@ HEAD = """\
 Written by `python scripts/write_recipes.py`; do not edit.
 
 One row for each network and task: `python train.py -opt options/train_….yml`, then
-`python test.py -opt options/test_….yml`. A file's header says what it promises, on which hardware, from
-which data, and which values nobody could verify. Published figures are PSNR in dB / SSIM, for the
-published weights and under the source's own rule ([protocols](protocols.md)), **not ours**: none of these
-files has been trained to its end here. ⁱ: read off a picture of a table. ²: second-hand.
-"not published" also stands where no source at hand confirms a figure.
+`python test.py -opt options/test_….yml`. A file's header says what it promises, on which hardware,
+from which data, and which values nobody could verify. Published figures are PSNR in dB / SSIM, of
+the published weights and under the source's own rule ([protocols](protocols.md)), **not ours**:
+none of these files has been trained to its end here. ⁱ: read off a picture of a table. ²:
+second-hand. "not published": no source at hand gives or confirms a figure. A training file in
+brackets belongs to another row; it makes the network that is tested.
 """
 COLUMNS = ["network", "task", "at", "trained on", "tested on", "published", "files `options/…`"]
 

@@ -154,15 +154,14 @@ NOT_OURS = re.compile(
 
 
 def claimed(file: Path) -> list[str]:
-    """The figures that a file's header says were published: PSNR as 12.34, SSIM as .123 or .1234."""
+    """Figures that a file's header says were published: PSNR as 12.34, SSIM as .123 or .1234."""
     found = CLAIM.search(file.read_text(encoding="utf-8"))
     assert found is not None
     text = NOT_OURS.sub("", found.group(1).replace("\n#", " "))
     return [number.lstrip("0") for number in re.findall(r"\b\d\d\.\d\d\b|\b0?\.\d{3,4}\b", text)]
 
 
-@cache
-def tested_by(file: Path) -> Path | None:
+def of_test(file: Path) -> Path | None:
     """The test file of what a training file makes, itself for a test file."""
     test = file.with_name(file.name.replace("train_", "test_", 1))
     return test if test.exists() else None
@@ -172,7 +171,7 @@ def rows_of(file: Path) -> list[Published]:
     """The published rows of a file's network and task."""
     if kind_of(file) == "bench":
         return [row for name in tree_of(file).published for row in published_as(name)]
-    test = tested_by(file)
+    test = of_test(file)
     return [row for row in published() if test is not None and row.options == test.name]
 
 
