@@ -14,6 +14,7 @@ import pytest
 from torch import nn
 
 from restore.archs import build_network, fuse
+from restore.archs.table import architecture_of
 from restore.commands.shared import read_tree
 from restore.data.options import EVALUATION_SETS, TRAINING_SETS
 from restore.errors import OptionError
@@ -96,6 +97,39 @@ def test_file_says_nothing_without_effect(file: Path) -> None:
     assert without_effect(tree_of(file)) == []
 
 
+@pytest.mark.parametrize(
+    "file", [f for f in FILES if kind_of(f) == "train"], ids=lambda f: f.stem.removeprefix("train_")
+)
+def test_schedule_and_stages_fit_the_length(file: Path) -> None:
+    """No milestone after the end; what is left of the last period, the header says."""
+    tree = tree_of(file)
+    total, train = tree.train.total_iter, tree.datasets.train
+    milestones = getattr(tree.train.scheduler, "milestones", ())
+    assert list(milestones) == sorted(set(milestones)) and all(m < total for m in milestones)
+    periods = getattr(tree.train.scheduler, "periods", ())
+    left = sum(periods) - total if periods else 0
+    assert left == 0 or f"last {left:,} iterations" in file.read_text(encoding="utf-8")
+    assert train.iters is None or sum(train.iters) == total
+    assert tree.train.warmup_iter < total
+
+
+@every_file
+def test_scale_and_patches_suit_the_network(file: Path) -> None:
+    tree = tree_of(file)
+    if kind_of(file) == "bench":
+        networks = [about.options() for about in tree.networks.by_name().values()]
+    else:
+        networks = [tree.network_g]
+    for network in networks:
+        assert architecture_of(network).scale(network) == tree.scale
+    if kind_of(file) != "train":
+        return
+    train, size = tree.datasets.train, architecture_of(tree.network_g).size
+    for patch in (train.gt_size, *(train.gt_sizes or ())):
+        side, rest = divmod(patch, tree.scale)
+        assert not rest and size.padded(side) == side
+
+
 PAIRS = [
     (training, test)
     for training in FILES
@@ -112,26 +146,56 @@ def test_a_test_file_tests_what_its_training_file_makes(training: Path, test: Pa
 
 # Published figures: what a header promises stands in restore/reports/published, and is reached
 
-CLAIM = re.compile(r"published weights: (.*?)(?=\n# [A-Z]\w+:)", re.DOTALL)
+CLAIM = re.compile(r"# Promise:(.*?)(?=\n# [A-Z]\w+:)", re.DOTALL)
+NOT_OURS = re.compile(
+    r"users who .*|rounding costs .*|\([^)]*the\s+compressed\s+input.*|\([^)]*MATLAB's.*", re.DOTALL
+)
+"""What a promise says of others: of users, of rounding, of the input."""
 
 
 def claimed(file: Path) -> list[str]:
-    """The figures that a test file's header says the published weights reach."""
+    """Figures that a file's header says were published: PSNR as 12.34, SSIM as .123 or .1234."""
     found = CLAIM.search(file.read_text(encoding="utf-8"))
-    text = found.group(1) if found else ""
-    text = re.split(r"authors|another SSIM", text)[0]
+    assert found is not None
+    text = NOT_OURS.sub("", found.group(1).replace("\n#", " "))
     return [number.lstrip("0") for number in re.findall(r"\b\d\d\.\d\d\b|\b0?\.\d{3,4}\b", text)]
+
+
+def of_test(file: Path) -> Path | None:
+    """The test file of what a training file makes, itself for a test file."""
+    test = file.with_name(file.name.replace("train_", "test_", 1))
+    return test if test.exists() else None
+
+
+def rows_of(file: Path) -> list[Published]:
+    """The published rows of a file's network and task."""
+    if kind_of(file) == "bench":
+        return [row for name in tree_of(file).published for row in published_as(name)]
+    test = of_test(file)
+    return [row for row in published() if test is not None and row.options == test.name]
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if claimed(f)], ids=lambda f: f.stem)
 def test_figures_that_a_header_claims_are_published(file: Path) -> None:
-    rows = [row for row in published() if row.options == file.name]
-    if kind_of(file) == "bench":
-        rows = [row for name in tree_of(file).published for row in published_as(name)]
-    known = [figures for row in rows for figures in row.figures.values()]
+    known = [figures for row in rows_of(file) for figures in row.figures.values()]
     numbers = {f"{f.psnr:.2f}" for f in known if f.psnr is not None}
     numbers |= {f"{f.ssim:.{d}f}"[1:] for f in known if f.ssim is not None for d in (3, 4)}
     assert set(claimed(file)) <= numbers
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in FILES if not claimed(f) and "demo" not in f.stem], ids=lambda f: f.stem
+)
+def test_a_header_without_figures_says_that_there_are_none(file: Path) -> None:
+    found = CLAIM.search(file.read_text(encoding="utf-8"))
+    assert found is not None
+    assert re.search(
+        r"\bnone\b|no published figure|[Nn]o (x3 weights or )?(dB|score)", found.group(1)
+    )
+    known = {d for row in rows_of(file) for d in row.figures}
+    assert not known or "UNVERIFIED" in found.group(1), (
+        "published rows that the header is silent of"
+    )
 
 
 @pytest.mark.parametrize("row", [r for r in published() if r.options], ids=lambda r: r.name)
