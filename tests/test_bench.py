@@ -133,7 +133,7 @@ def test_a_matrix_leaves_rows_tables_and_page(place: Path, capsys) -> None:
     rows = read_rows(folder / "results/one_whole/rows.jsonl")
     assert len(rows) == 2 * (3 + 2) and {r.network for r in rows} == {"one, whole"}
     summary = json.loads((folder / "results/one_whole/summary.json").read_text())
-    assert set(summary["sets"]) == {f"{s}, {p}" for s in "AB" for p in ("sr-y", "rgb")}
+    assert set(summary["sets"]) == {f"{s}, {p}" for s in "AB" for p in ("sr-y@1", "rgb@1")}
     html = (folder / "report/index.html").read_text()
     assert "two, x4" in html and "http" + "://" not in html
     pictures = list((folder / "report/images").rglob("*.png"))
