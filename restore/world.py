@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import ipaddress
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -223,6 +225,17 @@ def _attempt() -> str:
 
 
 def _not_met(address: str, error: Exception) -> BackendError:
+    host = os.environ.get("MASTER_ADDR", "")
+    alone = os.environ.get("LOCAL_WORLD_SIZE") in (None, os.environ.get("WORLD_SIZE"))
+    if not alone and _leads_back(host):
+        return BackendError.of(
+            "DST05",
+            "the first machine's name leads every machine to itself",
+            "MASTER_ADDR",
+            host,
+            "an address that the other machines reach",
+            "torchrun --local-addr=<own address> --rdzv-conf=is_host=<1 on the first, else 0>",
+        )
     return BackendError.of(
         "DST04",
         "the processes cannot meet",
@@ -231,6 +244,14 @@ def _not_met(address: str, error: Exception) -> BackendError:
         "an address that every node reaches",
         "torchrun --rdzv-endpoint=<host>:<port> with --local-addr=<own address> on every node",
     )
+
+
+def _leads_back(host: str) -> bool:
+    """Whether a name stands for the machine that asks, as /etc/hosts makes of its own."""
+    try:
+        return ipaddress.ip_address(socket.gethostbyname(host)).is_loopback
+    except (OSError, ValueError):  # a name that nobody knows, or that is none
+        return False
 
 
 def _die_with_parent() -> None:

@@ -559,13 +559,13 @@ MESSAGES = [
     (pil(RGB, "PNG"), {"channels": 1}, "error[IMG05]: the pixel format does not fit (x): got an "
      "RGB image; expected a gray one; fix: convert it, or set channels to 3"),
     (png(1, 1, 8, 6, b"\0\1\2\3\7"), {}, "error[IMG06]: the image is partly transparent (x): got "
-     "alpha down to 7 of 255; expected an opaque image; fix: say alpha: drop or alpha: black, or "
-     "flatten it"),
+     "alpha down to 7 of 255; expected an opaque image; fix: flatten it, or restore infer "
+     "--alpha drop"),
     (pil(Image.new("CMYK", (2, 2)), "JPEG"), {}, "error[IMG07]: the image is CMYK (x): got a JPEG "
      "of four inks; expected RGB or gray; fix: convert it to RGB first, with its colour profile"),
     (png(30_000, 30_000, 8, 2, b""), {}, "error[IMG09]: the image is too large (x): got "
-     "30000x30000 = 900.0 Mpx; expected at most 100.0 Mpx (max_pixels); fix: cut it up; if you "
-     "trust the file, raise max_pixels"),
+     "30000x30000 = 900.0 Mpx; expected at most 100.0 Mpx (max_pixels); fix: cut it up, or "
+     "restore infer --max-pixels N"),
     (pil(RGB, "GIF"), {}, "error[IMG11]: only single still images can be read (x): got a GIF "
      "file; expected PNG, JPEG, BMP, TIFF or WebP; fix: save the frame that is meant as a PNG"),
 ]  # fmt: skip

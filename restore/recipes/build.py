@@ -19,7 +19,7 @@ from restore.data.loader import Loader
 from restore.data.source import Source
 from restore.data.sources import check_source, open_source
 from restore.data.stages import Share
-from restore.errors import OptionError, WeightsError
+from restore.errors import CheckpointError, OptionError, WeightsError
 from restore.evaluation.evaluator import Evaluator
 from restore.evaluation.options import PredictorOptions
 from restore.evaluation.precision import check_precision
@@ -283,7 +283,24 @@ def _resume(tree: TrainTree, state: TrainState, checkpoints: Checkpoints) -> Non
     if saved is None:
         log.info("nothing to resume: starting at step 0")
         return
-    state.restore(saved.tensors, saved.numbers)
+    changed = checkpoints.differences(saved)
+    before = ", ".join(f"{option} {value}" for option, value, _ in changed)
+    now = ", ".join(f"{option} {value}" for option, _, value in changed)
+    try:
+        state.restore(saved.tensors, saved.numbers)
+    except CheckpointError:
+        if not changed:
+            raise
+        raise CheckpointError.of(
+            "CKP01",
+            "checkpoint of another network",
+            str(saved.folder),
+            before,
+            f"{now}, as network_g says",
+            "resume with the options the run was started with",
+        ) from None
+    if changed:
+        log.warning("saved with another network_g: %s; now %s", before, now)
     log.info("resumed from %s", saved.folder)
     if saved.numbers["ranks"] != state.world.size:
         log.warning(

@@ -24,7 +24,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from restore.archs.weights import write_safetensors
+from restore.archs.weights import about_weights, write_safetensors
 from restore.errors import CheckpointError, RunError, SaveError
 from restore.reports.records import replace_text
 
@@ -155,6 +155,12 @@ class Checkpoints:
         """The steps of which a directory is there, ascending."""
         names = (folder.name.removeprefix("step_") for folder in self.folder.glob("step_*"))
         return sorted(int(name) for name in names if name.isdigit())
+
+    def differences(self, saved: Saved) -> list[tuple[str, Any, Any]]:
+        """(option, saved value, this run's) of the network's options that differ."""
+        theirs = about_weights(saved.folder / "model.safetensors").get("network_g", {})
+        ours = json.loads(json.dumps(self._about.get("network_g", {})))
+        return [(k, theirs[k], ours[k]) for k in ours if k in theirs and theirs[k] != ours[k]]
 
     def load_newest(self) -> Saved | None:
         """The newest checkpoint that verifies; those passed over are named in the log."""

@@ -47,23 +47,29 @@ class Pack(Store):
         self.root = os.fspath(root)
         sealed = Sealed(self.root, "pack", HEADER, VERSION, lambda n: Path(root, n).read_bytes())
         self.names = sealed.names()
-        self.tiled = sealed.facts.get("layout") == "tiles"
-        records = np.frombuffer(sealed.read(RECORDS), INDEX)
+        layout = sealed.facts.get("layout")
+        if layout not in ("rows", "tiles"):
+            raise sealed.damaged(f"layout {layout}")
+        self.tiled = layout == "tiles"
+        records = _records(sealed, len(self.names))
         sides = (records[key].tolist() for key in ("height", "width", "channels", "depth"))
         self._shapes: list[Shape] = list(zip(*sides, strict=True))
         self._offsets: list[int] = records["offset"].tolist()
         self._crcs: list[int] = records["crc32"].tolist()
         codec = str(sealed.facts.get("codec", "raw"))
-        if codec not in CODECS:
-            raise sealed.damaged(f"codec {codec}")
+        if codec not in CODECS or not self.tiled and codec != "raw":
+            raise sealed.damaged(f"codec {codec} of {layout}")
         self._packing = packing(codec)
-        self._ends = np.frombuffer(sealed.read(ENDS), "<u8") if self._packing else None
         self._first_tile = [0, *accumulate(map(count_of, self._shapes))]
+        self._ends = _ends(sealed, self._first_tile[-1]) if self._packing else None
         try:
             self._file = os.open(os.path.join(self.root, PIXELS), os.O_RDONLY)
         except OSError as error:
             raise sealed.damaged(f"{PIXELS}: {error}") from None
-        found, size = os.fstat(self._file).st_size, sum(map(self._length, range(len(self.names))))
+        *begins, size = accumulate(map(self._length, range(len(self.names))), initial=0)
+        if self._offsets != begins:
+            raise sealed.damaged(f"images in {RECORDS} that do not follow each other")
+        found = os.fstat(self._file).st_size
         if found != size:
             raise sealed.damaged(f"{PIXELS} of {found} bytes instead of {size}")
         self._map = None if self.tiled else mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
@@ -151,6 +157,29 @@ class _Rows(Held):
             return np.ndarray((height, width, 3), kind, self._map, begin, strides)
         gray = np.ndarray((height, width), kind, self._map, begin, (across * pixel, depth))
         return images.as_rgb(np.ascontiguousarray(gray)) if self._replicate else gray
+
+
+def _records(sealed: Sealed, count: int) -> np.ndarray:
+    """The INDEX records of `count` images. Raises DataError when they cannot be those of images."""
+    body = sealed.read(RECORDS)
+    if len(body) != count * INDEX.itemsize:
+        raise sealed.damaged(f"{len(body)} bytes in {RECORDS} for {count} images")
+    records = np.frombuffer(body, INDEX)
+    for key, known in (("channels", (1, 3)), ("depth", (1, 2))):
+        if not np.isin(records[key], known).all():
+            raise sealed.damaged(f"{key} in {RECORDS} other than {known}")
+    if not (records["height"].all() and records["width"].all()):
+        raise sealed.damaged(f"an image without pixels in {RECORDS}")
+    return records
+
+
+def _ends(sealed: Sealed, tiles: int) -> np.ndarray:
+    """0 and where each of `tiles` packed tiles ends. Raises DataError when that cannot be."""
+    body = sealed.read(ENDS)
+    ends = np.frombuffer(body, "<u8", len(body) // 8)
+    if len(body) != 8 * (tiles + 1) or ends[0] or (ends[1:] < ends[:-1]).any():
+        raise sealed.damaged(f"ends of other tiles than those of the images in {ENDS}")
+    return ends
 
 
 def bytes_of(shape: Shape) -> int:

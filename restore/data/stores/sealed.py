@@ -81,7 +81,7 @@ class Sealed:
                 f"what restore prepare {kind} made",
                 "correct the path, or make it",
             ) from None
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise self.damaged(f"{header}: {error}") from None
         if found != version:
             raise DataError.of(
