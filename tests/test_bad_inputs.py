@@ -359,6 +359,7 @@ BOMB = "a0: &a0 [1, 1]\n" + "".join(
 RANKS = (*TRAIN, "--launcher", "pytorch")
 LONG = "x" * 251
 TEXT = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(9 << 20)))
+CUT_PNG, CUT_JPEG = pil(LQ)[:-200], pil(LQ, "JPEG")[:-200]
 FRAMES = [Image.new("P", (32, 32), colour) for colour in (0, 1)]
 FORGED = "b\nerror[IMG01]: forged.png"
 STRIDED = {"params": {"w": torch.zeros(1).expand(10**10)}}
@@ -635,10 +636,10 @@ ROWS: dict[int, Bad | Good | Elsewhere] = {
         "fix: download it again: this is text (an error page, a Git LFS pointer)",
     ),
     47: Bad(
-        file("lq/b.png", pil(LQ)[:-200]),
-        "error[IMG03]: the image file is cut short (lq/b.png): got 2972 bytes "
-        "without the closing IEND chunk; expected a whole PNG; fix: copy or download "
-        "the file again, or take it out of the set",
+        file("lq/b.png", CUT_PNG),
+        f"error[IMG03]: the image file is cut short (lq/b.png): got {len(CUT_PNG)} bytes without "
+        "the closing IEND chunk; expected a whole PNG; fix: copy or download the "
+        "file again, or take it out of the set",
     ),
     48: Bad(
         file("lq/b.png", flipped(pil(LQ), 500)),
@@ -647,10 +648,10 @@ ROWS: dict[int, Bad | Good | Elsewhere] = {
         "file again, or take it out of the set",
     ),
     49: Bad(
-        file("lq/b.jpg", pil(LQ, "JPEG")[:-200]),
-        "error[IMG03]: the image file is cut short (lq/b.jpg): got 1051 bytes "
-        "without the end marker (EOI); expected a whole JPEG; fix: copy or download "
-        "the file again, or take it out of the set",
+        file("lq/b.jpg", CUT_JPEG),
+        f"error[IMG03]: the image file is cut short (lq/b.jpg): got {len(CUT_JPEG)} bytes without "
+        "the end marker (EOI); expected a whole JPEG; fix: copy or download the file "
+        "again, or take it out of the set",
     ),
     50: Good(file("lq/b.jpg", flipped(pil(LQ, "JPEG"), 900)), "done: ", planned="IMG04"),
     51: Good(lambda: images.write("lq/b.png", LQ.astype(np.uint16) * 257), "done: "),
@@ -701,7 +702,7 @@ ROWS: dict[int, Bad | Good | Elsewhere] = {
     ),
     62: Bad(
         file("lq/b.png", png_header(32, 32, TEXT)),
-        "error[IMG10]: compressed text in the PNG is too large (lq/b.png): got 9192 "
+        f"error[IMG10]: compressed text in the PNG is too large (lq/b.png): got {len(TEXT) - 12} "
         "bytes in chunk b'zTXt', inflating to 8388609 or more; expected at most "
         "1048576 compressed and 8388608 inflated; fix: save it again without its "
         "metadata",
