@@ -358,7 +358,8 @@ BOMB = "a0: &a0 [1, 1]\n" + "".join(
 )
 RANKS = (*TRAIN, "--launcher", "pytorch")
 LONG = "x" * 251
-TEXT = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(9 << 20)))
+PACKED = zlib.compress(bytes(9 << 20))
+TEXT = chunk(b"zTXt", b"k\0\0" + PACKED)
 CUT_PNG, CUT_JPEG = pil(LQ)[:-200], pil(LQ, "JPEG")[:-200]
 FRAMES = [Image.new("P", (32, 32), colour) for colour in (0, 1)]
 FORGED = "b\nerror[IMG01]: forged.png"
@@ -702,7 +703,7 @@ ROWS: dict[int, Bad | Good | Elsewhere] = {
     ),
     62: Bad(
         file("lq/b.png", png_header(32, 32, TEXT)),
-        f"error[IMG10]: compressed text in the PNG is too large (lq/b.png): got {len(TEXT) - 12} "
+        f"error[IMG10]: compressed text in the PNG is too large (lq/b.png): got {len(PACKED)} "
         "bytes in chunk b'zTXt', inflating to 8388609 or more; expected at most "
         "1048576 compressed and 8388608 inflated; fix: save it again without its "
         "metadata",
