@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import shutil
 import zlib
@@ -16,11 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from restore import images
 from restore.commands.shared import read_tree
 from restore.data.pair import Box
-from restore.data.stores.pack import ENDS, HEADER, INDEX, RECORDS, VERSION, Pack
+from restore.data.stores.pack import ENDS, HEADER, INDEX, RECORDS, Pack
 from restore.data.stores.pack_writer import write_pack
 from restore.data.stores.sealed import NAMES
+from restore.data.stores.shards import HEADER as SHARD_HEADER
+from restore.data.stores.shards import RECORDS as SHARD_RECORDS
+from restore.data.stores.shards import Shards, write_shards
 from restore.errors import DataError, OptionError
 from restore.options import dump, read_document
 from restore.recipes.checks import check_test, check_train
@@ -172,11 +177,11 @@ def changed(whole: Path, folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def with_sums(whole: Path, files: dict[str, bytes], **facts: object) -> dict[str, bytes]:
+def with_sums(whole: Path, files: dict[str, bytes], header: str) -> dict[str, bytes]:
     """These files, and a header whose checksums are right for them."""
-    header = json.loads((whole / HEADER).read_text()) | facts
-    header |= {f"{name} crc32": zlib.crc32(body) for name, body in files.items()}
-    return {**files, HEADER: json.dumps(header).encode()}
+    facts = json.loads((whole / header).read_text())
+    facts |= {f"{name} crc32": zlib.crc32(body) for name, body in files.items()}
+    return {**files, header: json.dumps(facts).encode()}
 
 
 @settings(max_examples=150, deadline=None)
@@ -232,5 +237,43 @@ def test_a_pack_whose_index_lies(packs: list[Path], scratch: Path, data: st.Data
             at = data.draw(st.integers(0, len(ends) - 1))
             ends[at] = data.draw(st.sampled_from([0, 1, 2**40, 2**64 - 1]))
         files[ENDS] = ends.tobytes()
-    sealed = with_sums(whole, files, version=VERSION)
+    sealed = with_sums(whole, files, HEADER)
     read_or_refused(changed(whole, scratch.parent / "pack", sealed))
+
+
+# Shards -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shards of one image each."""
+    folder = tmp_path_factory.mktemp("shards") / "whole"
+    encoded = [images.encode(image, ".png", "x") for image in IMAGES]
+    write_shards(folder, ["a.png", "b.png"], encoded.__getitem__, shard_bytes=1)
+    return folder
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_shards_whose_index_lies(shards: Path, scratch: Path, data: st.DataObject) -> None:
+    body = (shards / SHARD_RECORDS).read_bytes()
+    if data.draw(st.booleans()):
+        records = np.load(io.BytesIO(body))
+        key = data.draw(st.sampled_from(list(records.dtype.names)))
+        most = int(np.iinfo(records.dtype[key]).max)
+        number = data.draw(st.sampled_from([0, 1, 512, most]) | st.integers(0, most))
+        records[key][data.draw(st.integers(0, 1))] = min(number, most)
+        buffer = io.BytesIO()
+        np.save(buffer, records)
+        body = buffer.getvalue()
+    else:
+        start = data.draw(st.integers(0, len(body)))
+        body = body[:start] + data.draw(st.binary(max_size=20))
+    files = with_sums(shards, {SHARD_RECORDS: body}, SHARD_HEADER)
+    folder = changed(shards, scratch.parent / "shards", files)
+    try:
+        opened = Shards(folder, attempts=1)
+        for index in range(len(opened.names)):
+            opened.held(index, None).whole()
+    except DataError:
+        pass

@@ -14,6 +14,7 @@ import logging
 
 from restore.commands.shared import add_option_file, overrides, read_tree
 from restore.recipes.checks import check_train
+from restore.recipes.experiment import Experiment
 from restore.recipes.trees import TrainTree
 from restore.reports.sinks import log_to_console
 
@@ -36,6 +37,10 @@ def run(args: argparse.Namespace) -> int:
     """Train; exit code 75 when a signal asked to stop."""
     log_to_console(first_rank=True)
     tree = read_tree(TrainTree, args.opt, overrides(args), check_train)
+    resume = args.auto_resume or tree.path.resume_state is not None
+    experiment = Experiment(tree.path.experiments_root, tree.name)
+    if args.launcher == "none":  # at once; of several ranks the first looks when they have met
+        experiment.refuse_existing(resume=resume, overwrite=args.overwrite)
     from restore.recipes.build import build_trainer
     from restore.training.stop import SAVED_AND_LEFT
     from restore.world import World
@@ -44,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     start = (args.launcher, tree.num_gpu, dist.backend, dist.port, dist.timeout)
     with World.start(*start) as world:
         log_to_console(first_rank=world.first)
-        ready = build_trainer(tree, world, resume=args.auto_resume, overwrite=args.overwrite)
+        ready = build_trainer(tree, world, resume=resume, overwrite=args.overwrite)
         with ready.sinks:
             step = ready.trainer.state.step
             if step >= total:

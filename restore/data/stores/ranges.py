@@ -62,7 +62,9 @@ class FolderRanges(Ranges):
             with self._lock:
                 if name not in self._files:
                     self._files[name] = os.open(where, os.O_RDONLY)
-            read = os.pread(self._files[name], count, offset)
+            size = os.fstat(self._files[name]).st_size
+            there = min(count, max(size - offset, 0))  # no memory for what an index only claims
+            read = os.pread(self._files[name], there, offset) if there else b""
         except OSError as error:
             raise unreadable(where, str(error)) from None
         if len(read) != count:

@@ -48,7 +48,11 @@ class Shards(Store):
         self._ranges = ranges_of(self.root, attempts=attempts, timeout=timeout)
         sealed = Sealed(self.root, "shards", HEADER, VERSION, self._ranges.whole)
         self.names = sealed.names()
-        held = np.load(io.BytesIO(sealed.read(RECORDS)), allow_pickle=False)
+        index = io.BytesIO(sealed.read(RECORDS))
+        try:
+            held = np.lib.format.read_array(index, allow_pickle=False)
+        except Exception as error:  # numpy raises whatever the bytes make it raise
+            raise sealed.damaged(f"{RECORDS}: {error}") from None
         if held.dtype != RECORD or held.shape != (len(self.names),):
             raise sealed.damaged(f"{held.dtype} of shape {held.shape} in {RECORDS}")
         self._records = held
