@@ -110,6 +110,8 @@ def test_parts_add_up_to_the_whole_batch() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["SPAN", "MaIR"])
 def test_compiled_steps_are_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # inductor draws other random numbers than torch: nothing may be dropped here
+    monkeypatch.setitem(NETWORKS, "MaIR", {**NETWORKS["MaIR"], "drop_path_rate": 0.0})
     exact = losses(state(kind, Computation()), 2)
     compiled = state(kind, Computation(compile="default"))
     assert losses(compiled, 2) == pytest.approx(exact, rel=1e-4)
