@@ -358,8 +358,8 @@ def test_sharded_training_is_the_same_training(place: Path) -> None:
         return checkpoint(place, name, 8)
 
     whole = job("ddp")
-    job("moved", "train.total_iter=4")
-    moved = job("moved", sharded, "--auto_resume")  # from DDP's checkpoint
+    job("resharded", "train.total_iter=4")
+    moved = job("resharded", sharded, "--auto_resume")  # from DDP's checkpoint
     fsdp2 = job("fsdp2", sharded)
     shutil.copytree(fsdp2.parents[1], place / "experiments/back")
     shutil.rmtree(checkpoint(place, "back", 8))
