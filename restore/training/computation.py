@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from restore.evaluation.options import Precision
 from restore.evaluation.precision import autocast
-
-CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
+from restore.training.options import CompileMode
 
 
 @dataclass(frozen=True)

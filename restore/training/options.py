@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from restore.catalog import Catalog
+from restore.evaluation.options import Precision
 from restore.losses.options import LOSS
 from restore.section import Count, NotNegative, OneOf, Section, mistake, no_effect
 
 Rate = Annotated[float, Field(gt=0)]
 Betas = tuple[float, float]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 
 
 class Optimiser(Section):
@@ -201,11 +203,11 @@ class TrainOptions(Section):
     nonfinite: Literal["stop", "skip"] = "stop"
     """A loss or gradient that is no finite number ends the run, or leaves the step out (at most
     10 in a row)."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     """Of products and convolutions, by autocast; weights and optimiser stay float32."""
     channels_last: bool = False
     """Lay out images and convolution weights with channels last: faster for some networks."""
-    compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = False
+    compile: bool | CompileMode = False
     """torch.compile for the network's blocks, in the named mode; `reduce-overhead` is CUDA
     graphs."""
     deterministic: bool = False

@@ -45,7 +45,8 @@ class _CpuBackend:
         y = torch.empty_like(u, memory_format=torch.contiguous_format)
         shape = _scan_shape(u, A, B)
         inputs = (u, delta, A, B, C, D, delta_bias)
-        _call("scan_forward", _parts(2, shape[0] * shape[1], shape[2]), shape, inputs, softplus, y)
+        parts = _parts(2, shape[0] * shape[1], shape[2])
+        _call("scan_forward", shape, inputs, (y,), parts=parts, softplus=softplus)
         return y
 
     def scan_grads(
@@ -68,7 +69,7 @@ class _CpuBackend:
         dD, dbias = u.new_empty(batch, u.shape[1]), u.new_empty(batch, u.shape[1])
         inputs = (dy, u, delta, A, B, C, D, delta_bias)
         outputs = (du, ddelta, dA, dB, dC, dD, dbias)
-        _call("scan_backward", parts, shape, inputs, softplus, *outputs)
+        _call("scan_backward", shape, inputs, outputs, parts=parts, softplus=softplus)
         of_D = None if D is None else dD.sum(0)
         of_bias = None if delta_bias is None else dbias.sum(0)
         return du, ddelta, dA.sum(0), dB.sum(0), dC.sum(0), of_D, of_bias
@@ -89,7 +90,7 @@ class _CpuBackend:
         mean = x.new_empty(batch, directions, channels)
         inputs = (x, projected, order, step_weight, step_bias, A, D)
         parts = _parts(2, batch * directions, channels)
-        _call("map_scan_forward", parts, shape, inputs, None, y, mean)
+        _call("map_scan_forward", shape, inputs, (y, mean), parts=parts)
         return y, mean
 
     def map_scan_grads(
@@ -110,7 +111,7 @@ class _CpuBackend:
         dx, dprojected = x.new_empty(x.shape), x.new_empty(parts, *projected.shape)
         of_batch = [x.new_empty(batch, *t.shape) for t in (step_weight, step_bias, A, D)]
         inputs = (dy, dmean, x, projected, order, step_weight, step_bias, A, D)
-        _call("map_scan_backward", parts, shape, inputs, None, dx, dprojected, *of_batch)
+        _call("map_scan_backward", shape, inputs, (dx, dprojected, *of_batch), parts=parts)
         dweight, dbias, dA, dD = (t.sum(0) for t in of_batch)
         return dx, dprojected.sum(0), dweight, dbias, dA, dD
 
@@ -118,7 +119,7 @@ class _CpuBackend:
         self, y: Tensor, gate: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> Tensor:
         out = torch.empty_like(z, memory_format=torch.contiguous_format)
-        _call_merge("merge_forward", None, y, eps, (y, gate, z, weight, bias), out)
+        _call("merge_forward", tuple(y.shape), (y, gate, z, weight, bias), (out,), eps=eps)
         return out
 
     def merge_grads(
@@ -136,7 +137,7 @@ class _CpuBackend:
         dgate, dweight, dbias = (y.new_empty(parts, *t.shape) for t in (gate, weight, bias))
         inputs = (dout, y, gate, z, weight, bias)
         outputs = (dy, dgate, dz, dweight, dbias)
-        _call_merge("merge_backward", parts, y, eps, inputs, *outputs)
+        _call("merge_backward", tuple(y.shape), inputs, outputs, parts=parts, eps=eps)
         return dy, dgate.sum(0), dz, dweight.sum(0), dbias.sum(0)
 
 
@@ -170,39 +171,23 @@ def _parts(per_thread: int, independent: int, channels: int) -> int:
 
 def _call(
     name: str,
-    parts: int,
     shape: tuple[int, ...],
     inputs: tuple[Tensor | None, ...],
-    softplus: bool | None,
-    *outputs: Tensor,
+    outputs: tuple[Tensor, ...],
+    *,
+    parts: int | None = None,
+    eps: float | None = None,
+    softplus: bool | None = None,
 ) -> None:
+    """Call a kernel: threads, then parts, shape, eps, inputs, softplus, outputs, as it has them."""
     kept = [None if t is None else t.contiguous() for t in inputs]
-    flag = [] if softplus is None else [c_int(softplus)]
-    getattr(cpu_build.library(), name)(
-        c_int(torch.get_num_threads()),
-        c_long(parts),
-        *map(c_long, shape),
-        *map(_pointer, kept),
-        *flag,
-        *map(_pointer, outputs),
-    )
-
-
-def _call_merge(
-    name: str,
-    parts: int | None,
-    y: Tensor,
-    eps: float,
-    inputs: tuple[Tensor, ...],
-    *outputs: Tensor,
-) -> None:
-    kept = [t.contiguous() for t in inputs]
     getattr(cpu_build.library(), name)(
         c_int(torch.get_num_threads()),
         *([] if parts is None else [c_long(parts)]),
-        *map(c_long, y.shape),
-        c_float(eps),
+        *map(c_long, shape),
+        *([] if eps is None else [c_float(eps)]),
         *map(_pointer, kept),
+        *([] if softplus is None else [c_int(softplus)]),
         *map(_pointer, outputs),
     )
 
