@@ -17,6 +17,7 @@ import gc
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -54,10 +55,12 @@ def source_of(gt: Path, lq: Path, backend: dict[str, Any]) -> Source:
     return open_source(options, SCALE, channels=3, training=True)
 
 
-def stream(source: Source, batch: int = BATCH) -> Iterator[Batch]:
-    """Endless batches, made when they are asked for."""
-    stages = Stages.single(batch, GT_SIZE)
-    return Loader(source, stages, hflip=True, rot=True, seed=SEED, workers=0).batches(0)
+def stream(source: Source, batch: int = BATCH, *, floats: bool = False) -> Iterator[Batch]:
+    """Endless batches, made when they are asked for; as stored, or as float32."""
+    stages, device = Stages.single(batch, GT_SIZE), CPU if floats else None
+    return Loader(
+        source, stages, hflip=True, rot=True, seed=SEED, workers=0, device=device
+    ).batches(0)
 
 
 def draws(items: int) -> Iterator[Draw]:
@@ -87,14 +90,10 @@ class Way:
 
 def ours(source: Source, samples: int, floats: bool, *folders: Path, batch: int = BATCH) -> Way:
     """Batches of a source, left as integers or made floats."""
-    batches = stream(source, batch)
+    batches = stream(source, batch, floats=floats)
 
-    def run() -> None:
-        for made in islice(batches, max(1, samples // batch)):
-            if floats:
-                made.to(CPU)
-
-    return Way(run, max(1, samples // batch) * batch, *folders)
+    count = max(1, samples // batch)
+    return Way(lambda: deque(islice(batches, count), maxlen=0), count * batch, *folders)
 
 
 def theirs(baseline: Baseline, items: int, samples: int, *folders: Path) -> Way:
@@ -129,7 +128,7 @@ def floor(source: Source, samples: int) -> Way:
 
 def refuse_difference(source: Source, baseline: Baseline, count: int) -> None:
     """Raises SystemExit unless both give the same floats for the same draws."""
-    batches, chance, seen = stream(source, 8), draws(len(source)), 0
+    batches, chance, seen = stream(source, 8, floats=True), draws(len(source)), 0
     while seen < count:
         for lq, gt in zip(*next(batches).to(CPU), strict=True):
             theirs = baseline(next(chance), SCALE)

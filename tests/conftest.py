@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes is no property of the code: machines are shared.
+settings.register_profile("shared machine")
+settings.load_profile("shared machine")
 
 # Before torch is imported: on tensors this small, threads that wait for each other cost 10x.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

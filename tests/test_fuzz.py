@@ -96,7 +96,7 @@ def values_of(file: Path) -> Any:
     return listed(read_document(file).values)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(base=st.sampled_from(BASES), data=st.data())
 def test_a_right_option_file_with_odd_values(
     scratch: Path, base: Path, data: st.DataObject
@@ -119,7 +119,7 @@ def test_a_right_option_file_with_odd_values(
     taken_or_refused(scratch)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(base=st.sampled_from(BASES), data=st.data())
 def test_a_right_option_file_with_odd_characters(
     scratch: Path, base: Path, data: st.DataObject
@@ -184,7 +184,7 @@ def with_sums(whole: Path, files: dict[str, bytes], header: str) -> dict[str, by
     return {**files, header: json.dumps(facts).encode()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_pack_with_odd_bytes(packs: list[Path], scratch: Path, data: st.DataObject) -> None:
     whole = data.draw(st.sampled_from(packs))
@@ -196,7 +196,7 @@ def test_a_pack_with_odd_bytes(packs: list[Path], scratch: Path, data: st.DataOb
     read_or_refused(changed(whole, scratch.parent / "pack", {name: bytes(body)}))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_pack_whose_header_says_odd_things(
     packs: list[Path], scratch: Path, data: st.DataObject
@@ -211,7 +211,7 @@ def test_a_pack_whose_header_says_odd_things(
     read_or_refused(changed(whole, scratch.parent / "pack", {HEADER: text.encode()}))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_a_pack_whose_index_lies(packs: list[Path], scratch: Path, data: st.DataObject) -> None:
     """With checksums that are right, as a program of another's could write them."""
@@ -253,7 +253,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_shards_whose_index_lies(shards: Path, scratch: Path, data: st.DataObject) -> None:
     body = (shards / SHARD_RECORDS).read_bytes()

@@ -152,7 +152,7 @@ def test_channels() -> None:
 
 
 @given(st.sampled_from([8, 16]), st.integers(1, 7), st.integers(1, 7), st.booleans(), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_quantise_undoes_to_float(
     bits: int, height: int, width: int, gray: bool, data: st.DataObject
 ) -> None:
@@ -266,13 +266,13 @@ def same_or_refused(data: bytes, truth: bytes) -> None:
 
 
 @given(st.integers(0, len(BASE)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_cut_png_is_read_the_same_or_refused(length: int) -> None:
     same_or_refused(BASE[:length], BASE)
 
 
 @given(st.lists(st.integers(0, 8 * len(BASE) - 1), min_size=1, max_size=4, unique=True))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_a_flipped_png_is_read_the_same_or_refused(bits: list[int]) -> None:
     broken = bytearray(BASE)
     for bit in bits:
@@ -288,7 +288,7 @@ OTHERS = [
 
 
 @given(st.sampled_from(OTHERS), st.randoms(use_true_random=False), st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_damage_to_other_formats_is_an_image_or_a_data_error(
     data: bytes, random: Any, cut: bool
 ) -> None:

@@ -366,7 +366,7 @@ json_like = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.dictionaries(st.sampled_from(["datasets", "train", "val", "path"]), json_like, max_size=4)
 )

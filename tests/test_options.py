@@ -440,7 +440,7 @@ def same(a: Any, b: Any) -> bool:
     return a == b and (not isinstance(a, float) or math.copysign(1, a) == math.copysign(1, b))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(TEXT, VALUES, max_size=5))
 def test_dump_reads_back(scratch: Path, values: dict[str, Any]) -> None:
     scratch.write_text(dump(values), encoding="utf-8")
@@ -464,7 +464,7 @@ YAML_PIECES = st.lists(
 ).map("".join)  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | YAML_PIECES.map(str.encode))
 def test_any_file_is_read_or_refused(scratch: Path, raw: bytes) -> None:
     scratch.write_bytes(raw)
@@ -476,7 +476,7 @@ def test_any_file_is_read_or_refused(scratch: Path, raw: bytes) -> None:
         raise AssertionError("no such file can be a training file")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from(list(TrainTree.model_fields)), VALUES, min_size=1))
 def test_any_values_are_refused_and_nothing_else(scratch: Path, values: dict[str, Any]) -> None:
     scratch.write_text(dump(values), encoding="utf-8")
@@ -484,7 +484,7 @@ def test_any_values_are_refused_and_nothing_else(scratch: Path, values: dict[str
         read_options(TrainTree, scratch)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXT, YAML_PIECES)
 def test_any_override_is_taken_or_refused(scratch: Path, key: str, value: str) -> None:
     scratch.write_text(TINY_TRAIN)

@@ -19,53 +19,42 @@ from torch import Tensor
 
 from restore.data.augment import Turn
 
-FORMS = 6  # GT and LQ, as integers and as floats, and two of the stage before
+FORMS = 4  # GT and LQ, of this stage and of the one before
 UPRIGHT = Turn(False, False, False)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`lq: (B, C, h, w)`, `gt: (B, C, H, W)` as stored (uint8 or uint16), and where it stands."""
+    """`lq: (B, C, h, w)`, `gt: (B, C, H, W)` as stored (uint8 or uint16) or as float32 in [0, 1],
+    and where it stands."""
 
     lq: Tensor
     gt: Tensor
     names: tuple[str, ...]
     end: int
     """Samples of the stream used up by all ranks once this batch is."""
-    slots: Slots
-    """Where memory for the floats comes from."""
     turns: Tensor | None = None
     """(B, 3) bool, the fields of a `Turn`, where the turning is left to the device."""
     ready: torch.cuda.Event | None = None
     """When the copy to the GPU is done."""
 
     def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Both as float32 in [0, 1] on `device`: moved as integers, made float there."""
+        """Both as float32 in [0, 1] on `device`; integers are moved as such, made float there."""
         if self.ready is not None:
             stream = torch.cuda.current_stream(device)
             stream.wait_event(self.ready)
             for tensor in (self.lq, self.gt):
                 tensor.record_stream(stream)
-        make = self._on_cpu if device.type == "cpu" else self._on_device
-        return make(self.lq, device), make(self.gt, device)
+        return self._floats(self.lq, device), self._floats(self.gt, device)
 
-    def _on_device(self, stored: Tensor, device: torch.device) -> Tensor:
-        moved = stored.to(device)
+    def _floats(self, held: Tensor, device: torch.device) -> Tensor:
+        moved = held.to(device)
         if self.turns is not None:
             moved = turned(moved, self.turns.to(device))
+        if moved.dtype == torch.float32:
+            return moved
         made = moved.to(torch.float32, memory_format=torch.contiguous_format)
-        return made.div_(_peak(stored))
-
-    def _on_cpu(self, stored: Tensor, device: torch.device) -> Tensor:
-        """A plane at a time of an image at a time, which stays in the cache: a third of the time
-        of permuting the batch."""
-        made = torch.from_numpy(self.slots.take(tuple(stored.shape), np.dtype(np.float32)))
-        planes = torch.empty(stored.shape[1:], dtype=stored.dtype)
-        into = list(planes.numpy())
-        for image, target in zip(stored.permute(0, 2, 3, 1).numpy(), made, strict=True):
-            cv2.split(image, into)
-            target.copy_(planes).div_(_peak(stored))
-        return made
+        return made.div_(_peak(held))
 
 
 def _peak(stored: Tensor) -> float:
@@ -114,10 +103,14 @@ class Slots:
 
 
 class Tray:
-    """One batch being made, by several threads at once, each putting in its own samples."""
+    """One batch being made, by several threads at once, each putting in its own samples.
 
-    def __init__(self, count: int, slots: Slots, *, turn_later: bool) -> None:
-        self._slots, self._turn_later = slots, turn_later
+    With `floats` each sample is made float32 right after it was cut, while it lies in the cache;
+    with `turn_later` it is not turned, but how it would be is told.
+    """
+
+    def __init__(self, count: int, slots: Slots, *, floats: bool, turn_later: bool) -> None:
+        self._slots, self._floats, self._turn_later = slots, floats, turn_later
         self._held: tuple[np.ndarray, np.ndarray] | None = None
         self._odd: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._names = [""] * count
@@ -130,6 +123,10 @@ class Tray:
         self._names[place] = name
         if self._turn_later:
             self._turns[place], turn = turn, UPRIGHT
+        if self._floats:
+            for crop, slot in zip((lq, gt), held, strict=True):
+                _make_float(turn.turned(crop), slot[place])
+            return
         crops, fits = (lq, gt), True
         for crop, slot in zip(crops, held, strict=True):
             fits = fits and crop.dtype == slot.dtype and crop.shape == slot.shape[1:]
@@ -143,33 +140,46 @@ class Tray:
         """Slots for a batch of such samples: the first one decides."""
         with self._lock:
             if self._held is None:
-                count = len(self._names)
-                self._held = (
-                    self._slots.take((count, *lq.shape), lq.dtype),
-                    self._slots.take((count, *gt.shape), gt.dtype),
-                )
+                self._held = self._slot(lq), self._slot(gt)
             return self._held
+
+    def _slot(self, crop: np.ndarray) -> np.ndarray:
+        shape, kind = (len(self._names), *crop.shape), crop.dtype
+        if self._floats:
+            count, height, width, channels = (*shape, 1)[:4]
+            shape, kind = (count, channels, height, width), np.dtype(np.float32)
+        return self._slots.take(shape, kind)
 
     def batch(self, end: int) -> Batch:
         """The batch, when every sample is in."""
         assert self._held is not None
         lq, gt = (self._whole(which) for which in (0, 1))
         turns = torch.tensor(self._turns) if self._turn_later else None
-        return Batch(_planes(lq), _planes(gt), tuple(self._names), end, self._slots, turns)
+        return Batch(lq, gt, tuple(self._names), end, turns)
 
-    def _whole(self, which: int) -> np.ndarray:
-        """All samples in one array; 8-bit ones beside 16-bit ones are widened."""
+    def _whole(self, which: int) -> Tensor:
+        """All samples in one tensor; 8-bit ones beside 16-bit ones are widened."""
         assert self._held is not None
         slot = self._held[which]
+        if self._floats:
+            return torch.from_numpy(slot)
         if not self._odd:
-            return slot
+            return _planes(slot)
         crops: Sequence[np.ndarray] = [
             self._odd[place][which] if place in self._odd else crop
             for place, crop in enumerate(slot)
         ]
         if len({crop.dtype for crop in crops}) > 1:
             crops = [c if c.dtype == np.uint16 else c.astype(np.uint16) * 257 for c in crops]
-        return np.stack(crops)
+        return _planes(np.stack(crops))
+
+
+def _make_float(crop: np.ndarray, out: np.ndarray) -> None:
+    """Write `crop`, (H, W[, C]) integers, into `out`, (C, H, W) float32 in [0, 1]."""
+    planes = np.empty(out.shape, crop.dtype)
+    cv2.split(crop, list(planes))
+    stored = torch.from_numpy(planes)
+    torch.div(stored, _peak(stored), out=torch.from_numpy(out))
 
 
 def _planes(stacked: np.ndarray) -> Tensor:

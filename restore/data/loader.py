@@ -48,8 +48,9 @@ class Loader:
 
     `workers` threads make them ahead, or processes (`worker_type`), for degradations that compute
     for long; 0 makes each when it is asked for. For a GPU as `device` they are copied to it ahead
-    as well and turned there. `on_bad`: an image that cannot be used ends the run, or the next one
-    of the set takes its place, for at most a thousandth of the set.
+    as well and turned there; for the CPU they are made float; without a device they stay as stored.
+    `on_bad`: an image that cannot be used ends the run, or the next one of the set takes its place,
+    for at most a thousandth of the set.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Loader:
         self._samples = Samples(source, self._spare if on_bad == "skip" else 0)
         self._hflip, self._rot = hflip, rot
         self._origin = (0, 0)
+        self._floats = device is not None and device.type == "cpu"
         self._device = device if device is not None and device.type == "cuda" else None
         self._slots = Slots(pinned=self._device is not None)
         self._lock = threading.Lock()
@@ -159,7 +161,8 @@ class Loader:
         keys = zip(epochs.tolist(), indices.tolist(), words, strict=True)
         turns = self._hflip, self._rot
         draws = [Draw((self._seed, e, index), w, stage.gt_size, *turns) for e, index, w in keys]
-        return Tray(size, self._slots, turn_later=self._device is not None), draws
+        later = self._device is not None
+        return Tray(size, self._slots, floats=self._floats, turn_later=later), draws
 
     def _handed_out(
         self, pool: Executor, tray: Tray, draws: list[Draw], first: int, shares: int

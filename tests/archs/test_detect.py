@@ -193,7 +193,7 @@ def test_what_is_no_network_of_ours_is_not_guessed(content: dict[str, tuple[int,
         options_for(content, "net.pth")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_no_broken_file_makes_detection_fail(data: st.DataObject) -> None:
     """Keys left out and shapes changed give an answer, or none; never another error."""

@@ -216,7 +216,7 @@ def test_mirroring_starts_again_at_the_other_end() -> None:
     assert mirrored(x, 1, torch.arange(9)).tolist() == [[0, 1, 2, 1, 0, 1, 2, 1, 0]]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(height=st.integers(1, 5), width=st.integers(1, 5), seed=st.integers(0, 99))
 def test_the_standard_scan_is_the_scan(height: int, width: int, seed: int) -> None:
     torch.manual_seed(seed)

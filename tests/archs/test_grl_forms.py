@@ -109,7 +109,7 @@ def test_same_output_and_gradients_as_published(name: str) -> None:
         assert (ours.grad - theirs.grad).norm() <= 1e-9 * (theirs.grad.norm() + 1e-6), key
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     window=st.integers(2, 5),
     stripe=st.tuples(st.integers(1, 3), st.integers(1, 3)),

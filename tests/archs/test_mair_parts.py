@@ -46,7 +46,7 @@ def walked(pixels: np.ndarray, scan: NestedScan) -> np.ndarray:
     return np.array(path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sides, sides, scans())
 def test_orders_are_the_drawn_ones(height: int, width: int, scan: NestedScan) -> None:
     pixels = np.arange(height * width).reshape(height, width)
@@ -55,7 +55,7 @@ def test_orders_are_the_drawn_ones(height: int, width: int, scan: NestedScan) ->
     assert np.array_equal(scan.orders(height, width).numpy(), expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sides, sides, scans())
 def test_every_direction_is_a_permutation_and_undone(h: int, w: int, scan: NestedScan) -> None:
     orders, inverses = scan.orders(h, w), scan.inverses(h, w)
@@ -72,7 +72,7 @@ def stripes_of(side: int, scan: NestedScan) -> Tensor:
     return torch.from_numpy(np.searchsorted(cuts, np.arange(side), side="right"))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sides, sides, scans())
 def test_inside_a_stripe_every_step_goes_to_a_neighbour(h: int, w: int, scan: NestedScan) -> None:
     """Between stripes the path jumps where the walked side is even, by at most a stripe."""
@@ -92,7 +92,7 @@ def test_inside_a_stripe_every_step_goes_to_a_neighbour(h: int, w: int, scan: Ne
         assert bool((jumps <= (scan.scan_len if length % 2 == 0 else 1)).all())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sides, sides, st.integers(2, 9), st.data())
 def test_shifted_stripes_cover_the_seams(
     h: int, w: int, scan_len: int, data: st.DataObject

@@ -169,7 +169,7 @@ def pack_of(folder: Path, *arrays: np.ndarray, tiles: bool, codec: str = "raw") 
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_part_of_a_pack(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     height, width = (data.draw(st.integers(1, 2 * TILE + 9)) for _ in range(2))
     shape = (height, width) + data.draw(st.sampled_from([(), (3,)]))
@@ -415,7 +415,7 @@ def png(image: np.ndarray, filters: list[int]) -> bytes:
 
 
 @given(data=st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_any_part_of_a_png(data: st.DataObject) -> None:
     height, width = (data.draw(st.integers(1, 24)) for _ in range(2))
     shape = (height, width) + data.draw(st.sampled_from([(), (3,), (3,)]))

@@ -37,7 +37,7 @@ class Enlarge(nn.Module):
     multiple=st.sampled_from([1, 4, 7, 16]),
     minimum=st.sampled_from([1, 20]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_padding_is_cropped_away(
     height: int, width: int, scale: int, multiple: int, minimum: int
 ) -> None:

@@ -61,7 +61,7 @@ sides = st.integers(1, 90)
     step=st.sampled_from([1, 4, 6]),
     ensemble=st.sampled_from([1, 8]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_identity_comes_back_from_blended_tiles(
     height: int, width: int, scale: int, tile: int, overlap: int, step: int, ensemble: Any
 ) -> None:
@@ -73,7 +73,7 @@ def test_identity_comes_back_from_blended_tiles(
 
 
 @given(length=st.integers(1, 500), tile=st.integers(1, 90), overlap=st.integers(0, 89))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_even_cut_covers_with_the_overlap_on_its_grid(length: int, tile: int, overlap: int) -> None:
     for step in (1, 4):
         pieces = even_cut(length, tile, overlap, step).pieces
@@ -94,7 +94,7 @@ def test_even_cut_covers_with_the_overlap_on_its_grid(length: int, tile: int, ov
     overlap=st.integers(0, 40),
     scale=st.sampled_from([1, 3]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_weights_sum_to_one(length: int, tile: int, overlap: int, scale: int) -> None:
     """Of each pixel, over all tiles: what a tile keeps is what later ones leave of it."""
     overlap = min(overlap, tile - 1)

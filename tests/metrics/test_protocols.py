@@ -227,7 +227,7 @@ def test_luma_on_the_way_is_the_luma_plane(monkeypatch: pytest.MonkeyPatch) -> N
     assert score(rule, a, a, 0) == (math.inf, 1.0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(11, 40), st.integers(11, 40), st.integers(0, 2**32 - 1))
 def test_volume_of_any_size(height: int, width: int, seed: int) -> None:
     a, b = np.random.default_rng(seed).integers(0, 256, (2, height, width, 3)).astype(np.uint8)

@@ -250,7 +250,7 @@ def test_shapes_that_differ(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     assert str(a) in text and str(b) in text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 255), st.integers(0, 2**32 - 1))
 def test_psnr_of_a_known_error(height: int, width: int, error: int, seed: int) -> None:
     """The same error in every pixel is 20·log10(255/error), whatever the picture."""

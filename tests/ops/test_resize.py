@@ -248,7 +248,7 @@ SIDES = st.integers(1, 20)
 FACTORS = st.fractions(min_value=Fraction(1, 8), max_value=4, max_denominator=60)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(SIDES, SIDES, FACTORS, st.integers(0, 255), st.sampled_from(["mirror", "clamp"]))
 def test_a_constant_image_stays_constant(
     height: int, width: int, scale: Fraction, value: int, edge: Any
@@ -262,7 +262,7 @@ def test_a_constant_image_stays_constant(
             np.testing.assert_allclose(found, value, rtol=1e-5 if dtype == np.float32 else 1e-13)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SIDES, SIDES, FACTORS, st.integers(0, 1000))
 def test_turning_the_image_turns_the_result(h: int, w: int, scale: Fraction, seed: int) -> None:
     if (h * scale).denominator > 1 or (w * scale).denominator > 1:

@@ -245,7 +245,7 @@ def test_65537_steps(backend: str, nan_memory: None) -> None:
 
 
 @pytest.mark.parametrize("backend", [b for b in HERE if b != "reference"])
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(data=st.data())
 def test_any_shape(backend: str, data: st.DataObject) -> None:
     groups, width = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 19))

@@ -59,7 +59,7 @@ def exact_signed_rank(gaps: list[float]) -> float:
     return min(1.0, 2 * min(below, above))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 10_000), min_size=5, max_size=9, unique=True), st.randoms())
 def test_p_is_that_of_every_assignment_of_signs(sizes: list[int], random) -> None:
     gaps = [size * random.choice((-1, 1)) / 1000 for size in sizes]
