@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def measured(name: str, rounds: int, device: torch.device) -> Row:
     trainer, state = ready.trainer, ready.trainer.state
     network = copy.deepcopy(state.network)
     optimiser = build_optimiser(tree.train.optim_g, network)
-    with ready.sinks:
+    with closing(ready.sinks):
         batches = trainer.loader.batches(0)
         lq, gt = (image.clone() for image in next(trainer.loader.batches(0)).to(device))
 
@@ -144,7 +145,7 @@ def _memory(name: str, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         _, ready = built(name, World(device=device))
-        with ready.sinks:
+        with closing(ready.sinks):
             batches = ready.trainer.loader.batches(0)
             for _ in range(3):
                 ready.trainer.step(batches)

@@ -18,8 +18,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from restore.commands.shared import add_network, network_options
-from restore.errors import OptionError, WeightsError
+from restore.commands.shared import add_network, network_options, refuse_output
+from restore.errors import OptionError
 from restore.reports.sinks import log_to_console
 
 KINDS = ("pth", "safetensors")
@@ -47,19 +47,7 @@ def run(args: argparse.Namespace) -> int:
     log_to_console(first_rank=True)
     output = Path(args.output)
     kind = _kind_of(output, args.to)
-    if output.exists() and not args.overwrite:
-        raise OptionError.of(
-            "OPT22",
-            "the output exists",
-            str(output),
-            "a file",
-            "a new name",
-            "add --overwrite or choose another name",
-        )
-    if not output.parent.is_dir():
-        raise WeightsError.of(
-            "WGT13", "no such folder", str(output.parent), "nothing", "a folder", "make it first"
-        )
+    refuse_output(output, overwrite=args.overwrite)
     from restore.archs import build_network, load_weights
     from restore.archs.weights import about_weights, official_state, write_safetensors
     from restore.archs.weights_file import check_sha256

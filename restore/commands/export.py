@@ -15,8 +15,7 @@ import argparse
 import os
 from pathlib import Path
 
-from restore.commands.shared import add_network, network_options
-from restore.errors import OptionError, WeightsError
+from restore.commands.shared import add_network, network_options, refuse_output
 from restore.reports.sinks import log_to_console
 
 TARGETS = ("onnx", "torchscript", "torch-export")
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Export one network."""
     log_to_console(first_rank=True)
     output = Path(args.output)
-    _check_output(output, args.overwrite)
+    refuse_output(output, overwrite=args.overwrite)
     import torch
 
     from restore.archs import build_network, load_weights
@@ -80,19 +79,3 @@ def run(args: argparse.Namespace) -> int:
     checked = "" if args.check else ", not checked"
     print(f"{output}: {architecture.name} as {args.to}, {output.stat().st_size:,} bytes{checked}")
     return 0
-
-
-def _check_output(output: Path, overwrite: bool) -> None:
-    if output.exists() and not overwrite:
-        raise OptionError.of(
-            "OPT22",
-            "the output exists",
-            str(output),
-            "a file",
-            "a new name",
-            "add --overwrite or choose another name",
-        )
-    if not output.parent.is_dir():
-        raise WeightsError.of(
-            "WGT13", "no such folder", str(output.parent), "nothing", "a folder", "make it first"
-        )

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,7 +126,7 @@ def _prepare(name: str, record: Record, args: argparse.Namespace) -> int:
     if not args.source:
         raise _refused("--source", "nothing", f"what was downloaded: {record.expected}")
     out = Path(args.out or record.folder)
-    with Source(args.source) as source:
+    with closing(Source(args.source)) as source:
         planned = plan(record, source, wishes)
         ledger = Ledger(out, name, wishes.variant)
         rest = rest_of(planned, ledger)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from restore.catalog import nearest
-from restore.errors import DataError, OptionError, Problem
+from restore.errors import DataError, OptionError, Problem, WeightsError
 from restore.evaluation.options import PredictorOptions
 from restore.options import Document
 from restore.options_legacy import read_translated
@@ -227,6 +227,24 @@ def _read_from(weights: Path, key: str | None, preset: str | None) -> dict[str, 
         taken = ", ".join(f"{option} {values[option]}" for option in family.assumes)
         log.info("not visible in the weights and taken as published: %s", taken)
     return values
+
+
+def refuse_output(output: Path, *, overwrite: bool) -> None:
+    """Raises OptionError where `output` is and may not be replaced, WeightsError where its folder
+    is not."""
+    if output.exists() and not overwrite:
+        raise OptionError.of(
+            "OPT22",
+            "the output exists",
+            str(output),
+            "a file",
+            "a new name",
+            "add --overwrite or choose another name",
+        )
+    if not output.parent.is_dir():
+        raise WeightsError.of(
+            "WGT13", "no such folder", str(output.parent), "nothing", "a folder", "make it first"
+        )
 
 
 def image_jobs(

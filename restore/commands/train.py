@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from contextlib import closing
 
 from restore.commands.shared import add_option_file, overrides, read_tree
 from restore.recipes.checks import check_train
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     with World.start(*start) as world:
         log_to_console(first_rank=world.first)
         ready = build_trainer(tree, world, resume=resume, overwrite=args.overwrite)
-        with ready.sinks:
+        with closing(ready.sinks):
             step = ready.trainer.state.step
             if step >= total:
                 log.info("already at step %d of %d", step, total)

@@ -14,7 +14,7 @@ from restore.data.blocks import BLOCK_FILES, read_blocks, shape_of_blocks
 from restore.data.degradations.build import ON_PATCHES, Degradation, name_rng
 from restore.data.matching import Matches
 from restore.data.pair import Box, Fit, ImagePair, gt_origin, paired
-from restore.data.source import Partial, Source
+from restore.data.source import Over, Partial, Source
 from restore.data.stores.store import Store
 from restore.errors import DataError
 
@@ -112,7 +112,7 @@ class DualPixelImages(Source):
         return ImagePair(pair.name, both, pair.gt, self._scale)
 
 
-class DegradedImages(Source):
+class DegradedImages(Over):
     """GT images; LQ made from each by a degradation.
 
     A sample is degraded by the generator it is given; `self[index]` by one of the file name's own,
@@ -120,25 +120,14 @@ class DegradedImages(Source):
     """
 
     def __init__(self, clean: Source, degradation: Degradation, scale: int) -> None:
-        self._clean, self._degradation, self._scale = clean, degradation, scale
-
-    def __len__(self) -> int:
-        return len(self._clean)
-
-    def name(self, index: int) -> str:
-        return self._clean.name(index)
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        return self._clean.files(index)
-
-    def check(self, index: int) -> tuple[int, int]:
-        return self._clean.check(index)
+        super().__init__(clean)
+        self._degradation, self._scale = degradation, scale
 
     def __getitem__(self, index: int) -> ImagePair:
         return self.sample(index, name_rng(self.files(index)[0].name))
 
     def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
-        gt = self._clean[index].lq
+        gt = self._source[index].lq
         height, width = (side - side % self._scale for side in gt.shape[:2])
         if not height or not width:
             raise DataError.of(
@@ -155,7 +144,7 @@ class DegradedImages(Source):
     def part(self, index: int, draw: Draw) -> ImagePair:
         if not isinstance(self._degradation, ON_PATCHES):
             return super().part(index, draw)
-        gt, turn = self._clean.part(index, draw).lq, draw.turn()
+        gt, turn = self._source.part(index, draw).lq, draw.turn()
         # the patch is turned later: degraded as it will lie, then turned back
         lq = turn.undone().turned(self._degradation(turn.turned(gt), draw.rng()))
         return ImagePair(self.name(index), lq, gt, self._scale)

@@ -55,8 +55,8 @@ class Partial(Source, Protocol):
         return self.region(index, draw)
 
 
-class Extended(Source):
-    """A source whose images smaller than the patch get black below and to the right of them."""
+class Over(Source):
+    """A source over another: the same pairs, unless a subclass says otherwise."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -76,6 +76,10 @@ class Extended(Source):
     def __getitem__(self, index: int) -> ImagePair:
         return self._source[index]
 
+
+class Extended(Over):
+    """A source whose images smaller than the patch get black below and to the right of them."""
+
     def part(self, index: int, draw: Draw) -> ImagePair:
         try:
             return self._source.part(index, draw)
@@ -87,32 +91,21 @@ class Extended(Source):
         return pair.part(draw.box(pair.name, height, width, pair.scale))
 
 
-class Cached(Source):
+class Cached(Over):
     """A source whose decoded pairs are kept in memory up to a limit; the rest is read again.
 
     For sources that draw nothing: one that draws takes its images from a Cached instead.
     """
 
     def __init__(self, source: Source, limit: int) -> None:
-        self._source, self._limit, self._free = source, limit, limit
+        super().__init__(source)
+        self._limit = self._free = limit
         self._kept: dict[int, ImagePair] = {}
         self._full = False  # a pair did not fit
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[Cached], tuple[Source, int]]:
         return Cached, (self._source, self._limit)  # every process has a cache of its own
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def name(self, index: int) -> str:
-        return self._source.name(index)
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        return self._source.files(index)
-
-    def check(self, index: int) -> tuple[int, int]:
-        return self._source.check(index)
 
     def __getitem__(self, index: int) -> ImagePair:
         pair = self._kept.get(index)

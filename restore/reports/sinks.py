@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
@@ -103,7 +102,7 @@ class WandbSink:
 
 
 class Sinks:
-    """Several sinks as one; usable in `with`, which closes them."""
+    """Several sinks as one."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = list(sinks)
@@ -119,17 +118,6 @@ class Sinks:
     def close(self) -> None:
         for sink in self._sinks:
             sink.close()
-
-    def __enter__(self) -> Sinks:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def progress(total: int, start: int, what: str, *, shown: bool) -> tqdm[Any]:

@@ -16,8 +16,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from restore.errors import DataError
 
@@ -59,7 +58,7 @@ class _Holder(Protocol):
 class Source:
     """All members of the given folders and archives, and of the archives inside those folders.
 
-    `foreign`: archives that cannot be read here. Usable in `with`. Raises DataError.
+    `foreign`: archives that cannot be read here. Raises DataError.
     """
 
     def __init__(self, places: Sequence[str | Path]) -> None:
@@ -117,17 +116,6 @@ class Source:
     def close(self) -> None:
         for holder in self._holders:
             holder.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _members(root: str, holder: _Holder, index: int) -> Iterator[Member]:
