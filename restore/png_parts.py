@@ -16,6 +16,8 @@ import zlib
 
 import numpy as np
 
+from restore.png import GRAY, RGB, assembled, inflated
+
 ALONE = 1  # filters up to this one (None, Sub) do not look at the row above
 
 
@@ -29,41 +31,17 @@ def png_part(data: bytes, top: int, left: int, height: int, width: int) -> tuple
     whole_width, whole_height, depth, colour, _, _, interlaced = struct.unpack_from(
         ">IIBBBBB", data, 16
     )
-    if colour not in (0, 2) or depth not in (8, 16) or interlaced:
+    if colour not in (GRAY, RGB) or depth not in (8, 16) or interlaced:
         return None
-    pixel = depth // 8 * (3 if colour else 1)
+    pixel = depth // 8 * (3 if colour == RGB else 1)
     stride = 1 + whole_width * pixel
     bottom, right = top + height, left + width
     assert bottom <= whole_height and right <= whole_width
-    filtered = _inflated(data, bottom * stride)
+    filtered = inflated(data, bottom * stride)
     if filtered is None:
         return None
     rows = np.frombuffer(filtered, np.uint8).reshape(bottom, stride)
     free = np.flatnonzero(rows[: top + 1, 0] <= ALONE)
     first = int(free[-1]) if free.size else 0
     kept = rows[first:, : 1 + right * pixel].tobytes()
-    header = struct.pack(">IIBBBBB", right, bottom - first, depth, colour, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(kept, 0)), (b"IEND", b""))
-    return data[:8] + b"".join(_chunk(name, body) for name, body in chunks), top - first
-
-
-def _inflated(data: bytes, count: int) -> bytes | None:
-    """The first `count` filtered bytes; None when there are fewer or the stream is broken."""
-    view, at, inflate = memoryview(data), 8, zlib.decompressobj()
-    parts, missing = [], count
-    while missing and at + 12 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, at)
-        if name == b"IDAT":
-            try:
-                part = inflate.decompress(view[at + 8 : at + 8 + length], missing)
-            except zlib.error:
-                return None
-            parts.append(part)
-            missing -= len(part)
-        at += length + 12
-    return b"".join(parts) if not missing else None
-
-
-def _chunk(name: bytes, body: bytes) -> bytes:
-    crc = zlib.crc32(body, zlib.crc32(name))
-    return struct.pack(">I4s", len(body), name) + body + struct.pack(">I", crc)
+    return assembled(right, bottom - first, depth, colour, zlib.compress(kept, 0)), top - first
