@@ -258,6 +258,11 @@ def to_float(image: np.ndarray) -> np.ndarray:
     return floats
 
 
+def interleaved(planes: np.ndarray) -> np.ndarray:
+    """(C, H, W) -> (H, W, C), or (H, W) where there is one plane; integers or floats."""
+    return cv2.merge(list(planes)) if len(planes) > 1 else planes[0]
+
+
 def luma(image: np.ndarray) -> np.ndarray:
     """BT.601 studio-range Y, float64 (H, W) in [16, 235], of uint8 or uint16 RGB (H, W, 3).
 
