@@ -27,7 +27,6 @@ from restore.image_files import KIND_OF_SUFFIX, SUFFIXES
 from restore.image_files import list_images as list_images
 from restore.image_files import list_names as list_names
 from restore.image_headers import Facts, facts_of, flaw, kind_of, size_of, without_orientation
-from restore.png_parts import png_part
 
 DECODER_MAX_PIXELS = 1_000_000_000  # OpenCV's own limit, behind ours; read when it is imported
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(DECODER_MAX_PIXELS))
@@ -94,7 +93,8 @@ def decode(
     kind, height, width, facts = _inspect(data, where, orient, max_pixels)
     if kind == "TIFF" and facts.orientation != 1:
         data = without_orientation(data)
-    image, got = png.decode(data) if kind == "PNG" and facts.plain_rgb else None, ""
+    rows = png.rows_of(data) if kind == "PNG" and facts.plain_rgb else None
+    image, got = None if rows is None else _pixels(rows), ""
     if image is None:
         image, got = _by_opencv(data, facts)
     if image is None or image.shape[:2] != (height, width):
@@ -109,6 +109,11 @@ def decode(
     if channels == 1 and image.ndim == 3:
         raise flaw("IMG05", where, "an RGB image", "a gray one", "convert it, or set channels to 3")
     return as_rgb(image) if channels == 3 else image
+
+
+def _pixels(rows: png.Rows) -> np.ndarray | None:
+    image = rows.image()
+    return _by_opencv(rows.stored(), Facts(plain_rgb=True))[0] if image is None else image
 
 
 def _by_opencv(data: bytes, facts: Facts) -> tuple[np.ndarray | None, str]:
@@ -138,11 +143,10 @@ def decode_part(
     inside = rows.stop <= height and columns.stop <= width
     if kind == "PNG" and facts.plain_rgb and channels != 1 and inside:
         size = rows.stop - rows.start, columns.stop - columns.start
-        part = png_part(data, rows.start, columns.start, *size)
-        if part is not None:
-            decoded = cv2.imdecode(np.frombuffer(part[0], np.uint8), _RGB_AT_ONCE)
-            if decoded is not None:
-                return decoded[part[1] :, columns]
+        part = png.part_of(data, rows.start, columns.start, *size)
+        decoded = None if part is None else _pixels(part[0])
+        if part is not None and decoded is not None:
+            return decoded[part[1] :, columns]
     return decode(data, where, channels=channels)[rows, columns]
 
 

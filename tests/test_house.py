@@ -22,7 +22,6 @@ FLOORS: dict[str, tuple[int, str]] = {
     "restore.image_files": (2, "images"),
     "restore.image_headers": (2, "images"),
     "restore.png": (2, "images"),
-    "restore.png_parts": (2, "images"),
     "restore.world": (2, "world"),
     "restore.ops": (2, "ops"),
     "restore.reports": (2, "reports"),

@@ -6,7 +6,6 @@ import ctypes
 import io
 import struct
 import zlib
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,7 +18,6 @@ from skimage import data as pictures
 from restore import images, png
 from restore.errors import DataError
 from restore.ops import native
-from restore.png_parts import png_part
 
 FILTERS = range(5)  # None, Sub, Up, Average, Paeth
 CONTENTS = ("noise", "constant", "ramp", "extremes")
@@ -156,30 +154,41 @@ def test_every_filter_is_undone(
     image = drawn(height, width, False, dtype, content, seed)
     encoded = assembled(image, filtered(image, kinds), pieces=1 + seed % 4)
     np.testing.assert_array_equal(by_opencv(encoded), image)
-    found = png.decode(encoded)
+    rows = png.rows_of(encoded)
+    assert rows is not None
+    np.testing.assert_array_equal(by_opencv(rows.stored()), image)
     if png.compiled() is not None:
+        found = rows.image()
         assert found is not None and found.dtype == image.dtype
         np.testing.assert_array_equal(found, image)
     np.testing.assert_array_equal(images.decode(encoded, "x"), image)
+    top, left = seed % height, seed % width
+    part = images.decode_part(encoded, "x", slice(top, height), slice(left, width))
+    np.testing.assert_array_equal(part, image[top:, left:])
 
 
 def test_what_is_left_to_opencv() -> None:
     image = drawn(6, 5, False, np.uint8, "noise", 0)
     rows = filtered(image, [0] * 6)
     right = assembled(image, rows)
-    assert png.decode(assembled(image, rows[:-1])) is None  # too few
-    assert png.decode(assembled(image, b"\5" + rows[1:])) is None  # no such filter
-    assert png.decode(right.replace(zlib.compress(rows)[:6], bytes(6))) is None
+    assert png.rows_of(assembled(image, rows[:-1])) is None  # too few
+    assert png.rows_of(right.replace(zlib.compress(rows)[:6], bytes(6))) is None
     for at, value in ((24, 4), (25, 6), (26, 1), (27, 64), (28, 1)):  # of the header
-        assert png.decode(right[:at] + bytes([value]) + right[at + 1 :]) is None
+        assert png.rows_of(right[:at] + bytes([value]) + right[at + 1 :]) is None
+    unknown = assembled(image, b"\5" + rows[1:])
+    found = png.rows_of(unknown)
+    assert found is not None and found.image() is None
+    with pytest.raises(DataError, match="IMG04"):
+        images.decode(unknown, "x")
     np.testing.assert_array_equal(images.decode(assembled(image, rows + b"more"), "x"), image)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_the_same_pixels_without_a_compiler(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dtype: type[np.unsignedinteger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = drawn(9, 7, False, np.uint16, "noise", 0)
-    encoded = images.encode(image, ".png", "x")
+    image = drawn(9, 7, False, dtype, "noise", 0)
+    encoded = assembled(image, filtered(image, [4, 3, 1, 2, 4, 3, 2, 1, 0]))
 
     def none(*_: object) -> ctypes.CDLL:
         raise native.BuildError("no C++ compiler found")
@@ -187,15 +196,9 @@ def test_the_same_pixels_without_a_compiler(
     png.compiled.cache_clear()
     monkeypatch.setattr(native, "library", none)
     try:
-        assert png.decode(encoded) is None
+        assert png.compiled() is None
         np.testing.assert_array_equal(images.decode(encoded, "x"), image)
+        part = images.decode_part(encoded, "x", slice(1, 5), slice(2, 6))
+        np.testing.assert_array_equal(part, image[1:5, 2:6])
     finally:
         png.compiled.cache_clear()
-
-
-def test_parts_of_what_is_written() -> None:
-    image = drawn(50, 60, False, np.uint8, "ramp", 3)
-    encoded = images.encode(image, ".png", "x")
-    part = images.decode_part(encoded, "x", slice(20, 30), slice(5, 50))
-    np.testing.assert_array_equal(part, image[20:30, 5:50])
-    assert png_part(encoded, 20, 5, 10, 45) is not None

@@ -51,14 +51,14 @@ bool unfilter(uint8_t filter, const uint8_t *__restrict in, const uint8_t *__res
 
 }  // namespace
 
-// rows: `height` times a filter's number and `count` filtered bytes. pixel: 3 or 6 bytes. out:
-// height × count. 0 where a row names a filter that there is none of.
-extern "C" int png_unfilter(const uint8_t *rows, long height, long count, int pixel, uint8_t *out) {
+// rows: `height` times a filter's number and `count` filtered bytes, `next` bytes from one to the
+// next. pixel: 3 or 6 bytes. out: height × count. 0 where there is no filter of a row's number.
+extern "C" int png_unfilter(const uint8_t *rows, long next, long height, long count, int pixel,
+                            uint8_t *out) {
     const std::vector<uint8_t> zeros(count);
     const uint8_t *above = zeros.data();
-    for (long y = 0; y < height; ++y, rows += 1 + count, above = out, out += count) {
-        const auto undo = pixel == 3 ? unfilter<3> : unfilter<6>;
+    const auto undo = pixel == 3 ? unfilter<3> : unfilter<6>;
+    for (long y = 0; y < height; ++y, rows += next, above = out, out += count)
         if (!undo(rows[0], rows + 1, above, count, out)) return 0;
-    }
     return 1;
 }
