@@ -262,7 +262,8 @@ def main() -> None:
     if args.no_record:
         print(body)
         return
-    record("A test run but for its network", "python benchmarks/run.py", body)
+    given = "" if args.baseline is None else " --baseline BASICSR"
+    record("A test run but for its network", f"python benchmarks/run.py{given}", body)
 
 
 if __name__ == "__main__":
