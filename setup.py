@@ -19,6 +19,7 @@ setup(
     packages=find_packages(include=["restore", "restore.*"]),
     package_data={
         "restore": [
+            "kernels/*",
             "metrics/kernels/*",
             "ops/selective_scan/kernels/*",
             "reports/page/*.j2",
@@ -33,6 +34,7 @@ setup(
         "numpy>=1.26",
         "scipy>=1.11",
         "opencv-python-headless>=4.11",
+        "isal>=1.6",
         "pyyaml>=6.0",
         "pydantic>=2.7",
         "lmdb>=1.4",

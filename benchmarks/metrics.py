@@ -158,7 +158,7 @@ def _pair_cases(
             lambda: psnr(restored, target, border=BORDER),
             1e-9,
             50,
-            repeats=5,
+            repeats=20,
         ),
         Case(
             f"PSNR Y {size}",

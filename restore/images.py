@@ -2,9 +2,9 @@
 
 At rest an image is uint8 or uint16, HWC RGB (H, W, 3) or gray (H, W). In flight it is float, CHW,
 in [0, 1]. Only this file converts. `read` looks before it decodes (see `image_headers`): existence,
-size, magic bytes, header dimensions, wholeness; then OpenCV decodes, unchanged; then our own rules
-for alpha, orientation and channels apply. All user mistakes are a DataError, IMG00 to IMG13 for a
-file and DAT02 to DAT04 for a folder.
+size, magic bytes, header dimensions, wholeness; then `png` or OpenCV decodes, unchanged; then our
+own rules for alpha, orientation and channels apply. All user mistakes are a DataError, IMG00 to
+IMG13 for a file and DAT02 to DAT04 for a folder.
 
 What no decoder can tell: damaged bytes inside a JPEG or a lossy WebP scan. They read as other
 pixels; only a checksum made beforehand finds them.
@@ -21,12 +21,12 @@ from typing import Literal
 
 import numpy as np
 
+from restore import png
 from restore.errors import DataError, printable
 from restore.image_files import KIND_OF_SUFFIX, SUFFIXES
 from restore.image_files import list_images as list_images
 from restore.image_files import list_names as list_names
 from restore.image_headers import Facts, facts_of, flaw, kind_of, size_of, without_orientation
-from restore.png_parts import png_part
 
 DECODER_MAX_PIXELS = 1_000_000_000  # OpenCV's own limit, behind ours; read when it is imported
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(DECODER_MAX_PIXELS))
@@ -93,12 +93,10 @@ def decode(
     kind, height, width, facts = _inspect(data, where, orient, max_pixels)
     if kind == "TIFF" and facts.orientation != 1:
         data = without_orientation(data)
-    try:
-        flags = _RGB_AT_ONCE if facts.plain_rgb else cv2.IMREAD_UNCHANGED
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        got = "bytes that OpenCV cannot decode"
-    except cv2.error as error:
-        image, got = None, f"OpenCV: {error.err}"
+    rows = png.rows_of(data) if kind == "PNG" and facts.plain_rgb else None
+    image, got = None if rows is None else _pixels(rows), ""
+    if image is None:
+        image, got = _by_opencv(data, facts)
     if image is None or image.shape[:2] != (height, width):
         fix = "copy or download the file again, or convert it to PNG with another program"
         raise flaw("IMG04", where, got, f"a {kind} of {width}x{height} pixels", fix)
@@ -111,6 +109,21 @@ def decode(
     if channels == 1 and image.ndim == 3:
         raise flaw("IMG05", where, "an RGB image", "a gray one", "convert it, or set channels to 3")
     return as_rgb(image) if channels == 3 else image
+
+
+def _pixels(rows: png.Rows) -> np.ndarray | None:
+    image = rows.image()
+    return _by_opencv(rows.stored(), Facts(plain_rgb=True))[0] if image is None else image
+
+
+def _by_opencv(data: bytes, facts: Facts) -> tuple[np.ndarray | None, str]:
+    """The decoded image, or why there is none."""
+    try:
+        flags = _RGB_AT_ONCE if facts.plain_rgb else cv2.IMREAD_UNCHANGED
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        return image, "bytes that OpenCV cannot decode"
+    except cv2.error as error:
+        return None, f"OpenCV: {error.err}"
 
 
 def stored_size(data: bytes, where: str) -> tuple[int, int]:
@@ -130,11 +143,10 @@ def decode_part(
     inside = rows.stop <= height and columns.stop <= width
     if kind == "PNG" and facts.plain_rgb and channels != 1 and inside:
         size = rows.stop - rows.start, columns.stop - columns.start
-        part = png_part(data, rows.start, columns.start, *size)
-        if part is not None:
-            decoded = cv2.imdecode(np.frombuffer(part[0], np.uint8), _RGB_AT_ONCE)
-            if decoded is not None:
-                return decoded[part[1] :, columns]
+        part = png.part_of(data, rows.start, columns.start, *size)
+        decoded = None if part is None else _pixels(part[0])
+        if part is not None and decoded is not None:
+            return decoded[part[1] :, columns]
     return decode(data, where, channels=channels)[rows, columns]
 
 
@@ -207,16 +219,22 @@ def encode(image: np.ndarray, suffix: str, where: str) -> bytes:
         raise flaw("IMG13", where, f"{image.dtype} values", f"{' or '.join(bits)} for {kind}")
     if image.size == 0 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3):
         raise flaw("IMG13", where, f"shape {image.shape}", "(H, W, 3) RGB or (H, W)")
+    encoded = png.encode(image) if kind == "PNG" else _encode(image, suffix)
+    if encoded is None:
+        got = f"{image.shape[1]}x{image.shape[0]} pixels"
+        raise flaw("IMG13", where, got, f"a size that {kind} can hold")
+    return encoded
+
+
+def _encode(image: np.ndarray, suffix: str) -> bytes | None:
+    """By OpenCV; None when the format cannot hold the image."""
     image = np.ascontiguousarray(image)
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     try:
         done, encoded = cv2.imencode(suffix.lower(), bgr)
     except cv2.error:
-        done, encoded = False, np.empty(0, np.uint8)
-    if not done:
-        got = f"{image.shape[1]}x{image.shape[0]} pixels"
-        raise flaw("IMG13", where, got, f"a size that {kind} can hold")
-    return encoded.tobytes()
+        return None
+    return encoded.tobytes() if done else None
 
 
 def quantise(image: np.ndarray, bits: int = 8) -> np.ndarray:
@@ -242,6 +260,11 @@ def to_float(image: np.ndarray) -> np.ndarray:
     floats = planes.astype(np.float32, order="C")
     floats /= np.iinfo(image.dtype).max
     return floats
+
+
+def interleaved(planes: np.ndarray) -> np.ndarray:
+    """(C, H, W) -> (H, W, C), or (H, W) where there is one plane; integers or floats."""
+    return cv2.merge(list(planes)) if len(planes) > 1 else planes[0]
 
 
 def luma(image: np.ndarray) -> np.ndarray:

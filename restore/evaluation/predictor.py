@@ -291,13 +291,12 @@ def _about(plan: Plan) -> tuple[int, int, int]:
 
 def _as_image(output: Tensor) -> np.ndarray:
     """`(1, C, h, w)` -> `(h, w[, C])` float32."""
-    planes = output[0].float().cpu().numpy()
-    return planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
+    return images.interleaved(output[0].float().cpu().numpy())
 
 
 def _stored(output: Tensor, bits: int) -> np.ndarray:
     """`(1, C, h, w)` -> `(h, w[, C])`, clamped and rounded to uint8 or uint16."""
-    return images.quantise(_as_image(output), bits)
+    return images.interleaved(images.quantise(output[0].float().cpu().numpy(), bits))
 
 
 def _turned(x: Tensor, form: int) -> Tensor:
