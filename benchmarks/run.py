@@ -134,7 +134,7 @@ class Plain:
 
 def ours(source: Source, network: nn.Module, out: Path) -> tuple[Scores, float]:
     """The evaluator's scores with every image saved, and the seconds in the network."""
-    evaluator = Evaluator("set", source, PROTOCOLS["sr-y"], SCALE, SCALE, World())
+    evaluator = Evaluator("set", source, [(PROTOCOLS["sr-y"], SCALE)], SCALE, World())
     evaluator._baselines.update({k: (0.0, 0.0) for k in range(len(source))})  # BasicSR has none
 
     def save(index: int, seen: Seen) -> None:

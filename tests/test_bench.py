@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,9 +115,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
     before = bench._score
 
-    def score(planned: bench.Planned, *more: Any) -> dict[str, Any]:
-        done.append(str(planned.cell))
-        return before(planned, *more)
+    def score(missing: Sequence[bench.Planned], *more: Any) -> dict[str, Any]:
+        done.extend(str(planned.cell) for planned in missing)
+        return before(missing, *more)
 
     monkeypatch.setattr(bench, "_score", score)
     return done
@@ -232,10 +232,10 @@ def test_an_interrupted_matrix_continues(place: Path, monkeypatch: pytest.Monkey
     before = bench._score
     with monkeypatch.context() as patch:
 
-        def score(planned: bench.Planned, *more: Any) -> dict[str, Any]:
+        def score(missing: Sequence[bench.Planned], *more: Any) -> dict[str, Any]:
             if len(cells(place)) == 5:
                 raise KeyboardInterrupt
-            return before(planned, *more)
+            return before(missing, *more)
 
         patch.setattr(bench, "_score", score)
         assert main(["bench", "-opt", write(matrix(place))]) == 130
@@ -284,7 +284,7 @@ def test_a_fault_of_the_program_is_a_failed_cell(place: Path, monkeypatch, capsy
     def out_of_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("no memory left")
 
-    monkeypatch.setattr("restore.evaluation.evaluator.Evaluator.run", out_of_memory)
+    monkeypatch.setattr("restore.evaluation.evaluator.Evaluator.survey", out_of_memory)
     run(matrix(place), expected=1)
     assert "OutOfMemoryError: no memory left" in capsys.readouterr().err
 

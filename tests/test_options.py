@@ -269,7 +269,7 @@ def test_metrics_are_a_rule_and_a_border(
     train_file: Path, metrics: str, name: str, border: int
 ) -> None:
     tree = read_tree(TrainTree, str(train_file), [f"val.metrics={metrics}"], check_train)
-    assert tree.val.rule(tree.scale) == (PROTOCOLS[name], border)
+    assert tree.val.rules(tree.scale) == ((PROTOCOLS[name], border),)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_metrics_are_a_rule_and_a_border(
 )
 def test_protocol_and_border(val: dict[str, Any], scale: int, name: str, border: int) -> None:
     options = parse(TrainTree.model_fields["val"].annotation, val, str)  # pyright: ignore
-    assert options.rule(scale) == (PROTOCOLS[name], border)
+    assert options.rules(scale) == ((PROTOCOLS[name], border),)
 
 
 # Sections

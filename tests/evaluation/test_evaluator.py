@@ -59,7 +59,7 @@ class Double(nn.Module):
 
 
 def evaluator(source: Source) -> Evaluator:
-    return Evaluator("set", source, PROTOCOLS["rgb"], 0, 1, World())
+    return Evaluator("set", source, [(PROTOCOLS["rgb"], 0)], 1, World())
 
 
 def rows_of(source: Source, **how: object) -> list[ImageRow]:
