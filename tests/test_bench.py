@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -22,6 +23,8 @@ from restore.commands.main import main
 from restore.data.fingerprint import FileHashes, fingerprint
 from restore.data.sources import open_source
 from restore.errors import OptionError
+from restore.evaluation.predictor import Predictor, Restoration
+from restore.metrics.protocols import PROTOCOLS
 from restore.ops.resize import imresize
 from restore.options import dump, read_document, read_options
 from restore.recipes import bench
@@ -391,6 +394,91 @@ def test_presets_and_variants_become_tests(place: Path) -> None:
     assert {c.tree.val.ensemble for c in found if c.variant == "x4"} == {4}
     assert {c.tree.val.report_images for c in found} == {3}
     assert {getattr(c.tree.network_g, "feature_channels", 0) for c in found} == {52}
+
+
+# ---- one restoration, several protocols ----
+
+
+def forwards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The images that are restored from now on."""
+    done: list[str] = []
+    before = Predictor.run
+
+    def counting(self: Predictor, image: np.ndarray, *, unrounded: bool = False) -> Restoration:
+        done.append(hashlib.sha256(image.tobytes()).hexdigest())
+        return before(self, image, unrounded=unrounded)
+
+    monkeypatch.setattr(Predictor, "run", counting)
+    return done
+
+
+SEVERAL = ["sr-y", "rgb", "gopro-unrounded"]
+
+
+def by_key(place: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every cell's rows, time aside."""
+    found = {name: text.splitlines() for name, text in cells(place).items()}
+    return {
+        name: [json.loads(line) | {"seconds": 0} for line in lines] for name, lines in found.items()
+    }
+
+
+def test_an_image_is_restored_once_for_all_protocols(place: Path, monkeypatch) -> None:
+    """The digits are those of runs of one protocol each; some cells there, the rest follow."""
+    values = matrix(place)
+    for protocol in SEVERAL:
+        run(values | {"protocols": [protocol]})
+    alone = by_key(place)
+    assert len(alone) == 8 * len(SEVERAL)
+    shutil.rmtree(place / "experiments")
+    done = forwards(monkeypatch)
+    run(values | {"protocols": ["rgb"]})
+    assert len(done) == 2 * 2 * (3 + 2)  # networks, variants, images
+    run(values | {"protocols": SEVERAL})
+    assert len(done) == 2 * 2 * 2 * (3 + 2)
+    run(values | {"protocols": SEVERAL})
+    assert len(done) == 2 * 2 * 2 * (3 + 2)
+    together = by_key(place)
+    assert set(together) == set(alone)
+    assert all(together[key] == alone[key] for key in alone)
+    shown = place / "experiments/matrix/cells"
+    for key in alone:  # every cell has its pictures, whichever protocol a page shows first
+        assert list((shown / key.removesuffix(".jsonl")).glob("*_restored.png"))
+
+
+def test_all_protocols_that_fit(place: Path, capsys) -> None:
+    """One that does not fit a set is left out and said, and no failure; nothing is done twice."""
+    values = matrix(place) | {"protocols": "all", "variants": {}}
+    flat = np.full((32, 32, 3), 90, np.uint8)  # has nothing to align
+    images.write(place / "B/HR/0.png", flat)
+    images.write(place / "B/LR/0.png", imresize(flat, 0.5))
+    run(values)
+    captured = capsys.readouterr()
+    left_out = [line for line in captured.out.splitlines() if line.startswith("left out: ")]
+    assert all("realblur-rgb: error[DAT30]" in line for line in left_out)
+    for name in ("one", "two"):
+        assert any(line.startswith(f"left out: {name} on B,") for line in left_out)
+    assert "not computed" not in captured.err
+    assert "the same images" in captured.out
+    rows = read_rows(place / "experiments/matrix/results/one/rows.jsonl")
+    stamps = {rule.stamp for rule in PROTOCOLS.values()}
+    assert stamps - {r.protocol for r in rows if r.set == "A"} <= {"realblur-rgb@1"}
+    assert {r.protocol for r in rows if r.set == "B"} == stamps - {"realblur-rgb@1"}
+    html = (place / "experiments/matrix/report/index.html").read_text()
+    assert "Protocols left out" in html and all(stamp in html for stamp in stamps)
+    assert len(cells(place)) == 2 * 2 * len(PROTOCOLS)
+    with pytest.MonkeyPatch.context() as patch:
+        refuse_to_compute(patch)
+        run(values)
+    assert capsys.readouterr().out.count("left out: ") == len(left_out)
+    run(values | {"protocols": ["rgb", "realblur-rgb"]}, expected=1)  # named, and does not fit
+    assert capsys.readouterr().err.count("not computed: ") == len(left_out)
+
+
+def test_the_protocols_of_val_are_the_matrix(place: Path) -> None:
+    run(matrix(place) | {"val": {"protocol": ["rgb", "sr-y"]}, "variants": {}})
+    rows = read_rows(place / "experiments/matrix/results/one/rows.jsonl")
+    assert list(dict.fromkeys(r.protocol for r in rows)) == ["rgb@1", "sr-y@1"]
 
 
 # ---- compare ----
