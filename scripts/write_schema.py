@@ -83,13 +83,13 @@ def _section(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
 
 def _value(schema: Any, definitions: dict[str, Any]) -> Any:
     """The schema of one value; a choice by `type` becomes references to its sections."""
-    if "oneOf" in schema:
+    if "oneOf" in schema and all("title" in entry for entry in schema["oneOf"]):
         return {"oneOf": [_entry(entry, definitions) for entry in schema["oneOf"]] + [OUTSIDE]}
     kept = {k: v for k, v in schema.items() if k not in ("title", "no_effect")}
     if kept.get("default", 0) is None or isinstance(kept.get("default"), dict):
         del kept["default"]  # "absent" and whole sections tell an editor's user nothing
-    if "anyOf" in kept:
-        kept["anyOf"] = [_value(part, definitions) for part in kept["anyOf"]]
+    for either in {"anyOf", "oneOf"} & kept.keys():
+        kept[either] = [_value(part, definitions) for part in kept[either]]
     return kept
 
 

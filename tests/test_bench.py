@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from restore.commands.main import main
 from restore.data.fingerprint import FileHashes, fingerprint
 from restore.data.sources import open_source
 from restore.errors import OptionError
+from restore.evaluation.predictor import Predictor, Restoration
+from restore.metrics.protocols import PROTOCOLS
 from restore.ops.resize import imresize
 from restore.options import dump, read_document, read_options
 from restore.recipes import bench
@@ -115,9 +118,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
     before = bench._score
 
-    def score(planned: bench.Planned, *more: Any) -> dict[str, Any]:
-        done.append(str(planned.cell))
-        return before(planned, *more)
+    def score(missing: Sequence[bench.Planned], *more: Any) -> dict[str, Any]:
+        done.extend(str(planned.cell) for planned in missing)
+        return before(missing, *more)
 
     monkeypatch.setattr(bench, "_score", score)
     return done
@@ -232,10 +235,10 @@ def test_an_interrupted_matrix_continues(place: Path, monkeypatch: pytest.Monkey
     before = bench._score
     with monkeypatch.context() as patch:
 
-        def score(planned: bench.Planned, *more: Any) -> dict[str, Any]:
+        def score(missing: Sequence[bench.Planned], *more: Any) -> dict[str, Any]:
             if len(cells(place)) == 5:
                 raise KeyboardInterrupt
-            return before(planned, *more)
+            return before(missing, *more)
 
         patch.setattr(bench, "_score", score)
         assert main(["bench", "-opt", write(matrix(place))]) == 130
@@ -284,7 +287,7 @@ def test_a_fault_of_the_program_is_a_failed_cell(place: Path, monkeypatch, capsy
     def out_of_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("no memory left")
 
-    monkeypatch.setattr("restore.evaluation.evaluator.Evaluator.run", out_of_memory)
+    monkeypatch.setattr("restore.evaluation.evaluator.Evaluator.survey", out_of_memory)
     run(matrix(place), expected=1)
     assert "OutOfMemoryError: no memory left" in capsys.readouterr().err
 
@@ -302,11 +305,12 @@ def launched(file: str, place: Path, ranks: int) -> subprocess.CompletedProcess[
 def test_two_ranks_give_the_digits_of_one(place: Path) -> None:
     values = matrix(place)
     values["variants"] = {"x4": {"ensemble": 4}}
+    values["protocols"] = ["sr-y", "gopro-unrounded"]
     file = place / "A/LR/2.png"  # seen by the first rank alone
     whole = file.read_bytes()
     file.write_bytes(whole[:-40])
     done = launched(write(values), place, 2)
-    assert done.stderr.count("not computed: ") == 2, done.stderr  # and nobody waits for ever
+    assert done.stderr.count("not computed: ") == 4, done.stderr  # and nobody waits for ever
     file.write_bytes(whole)
     done = launched(write(values), place, 2)
     assert done.returncode == 0, done.stderr
@@ -314,7 +318,7 @@ def test_two_ranks_give_the_digits_of_one(place: Path) -> None:
     shutil.rmtree(place / "experiments")
     run(values)
     alone = cells(place)
-    assert set(ranks) == set(alone) and len(alone) == 4
+    assert set(ranks) == set(alone) and len(alone) == 8
 
     def digits(rows: bytes) -> list[dict[str, Any]]:
         return [json.loads(line) | {"seconds": 0} for line in rows.splitlines()]
@@ -391,6 +395,91 @@ def test_presets_and_variants_become_tests(place: Path) -> None:
     assert {c.tree.val.ensemble for c in found if c.variant == "x4"} == {4}
     assert {c.tree.val.report_images for c in found} == {3}
     assert {getattr(c.tree.network_g, "feature_channels", 0) for c in found} == {52}
+
+
+# ---- one restoration, several protocols ----
+
+
+def forwards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The images that are restored from now on."""
+    done: list[str] = []
+    before = Predictor.run
+
+    def counting(self: Predictor, image: np.ndarray, *, unrounded: bool = False) -> Restoration:
+        done.append(hashlib.sha256(image.tobytes()).hexdigest())
+        return before(self, image, unrounded=unrounded)
+
+    monkeypatch.setattr(Predictor, "run", counting)
+    return done
+
+
+SEVERAL = ["sr-y", "rgb", "gopro-unrounded"]
+
+
+def by_key(place: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every cell's rows, time aside."""
+    found = {name: text.splitlines() for name, text in cells(place).items()}
+    return {
+        name: [json.loads(line) | {"seconds": 0} for line in lines] for name, lines in found.items()
+    }
+
+
+def test_an_image_is_restored_once_for_all_protocols(place: Path, monkeypatch) -> None:
+    """The digits are those of runs of one protocol each; some cells there, the rest follow."""
+    values = matrix(place)
+    for protocol in SEVERAL:
+        run(values | {"protocols": [protocol]})
+    alone = by_key(place)
+    assert len(alone) == 8 * len(SEVERAL)
+    shutil.rmtree(place / "experiments")
+    done = forwards(monkeypatch)
+    run(values | {"protocols": ["rgb"]})
+    assert len(done) == 2 * 2 * (3 + 2)  # networks, variants, images
+    run(values | {"protocols": SEVERAL})
+    assert len(done) == 2 * 2 * 2 * (3 + 2)
+    run(values | {"protocols": SEVERAL})
+    assert len(done) == 2 * 2 * 2 * (3 + 2)
+    together = by_key(place)
+    assert set(together) == set(alone)
+    assert all(together[key] == alone[key] for key in alone)
+    shown = place / "experiments/matrix/cells"
+    for key in alone:  # every cell has its pictures, whichever protocol a page shows first
+        assert list((shown / key.removesuffix(".jsonl")).glob("*_restored.png"))
+
+
+def test_all_protocols_that_fit(place: Path, capsys) -> None:
+    """One that does not fit a set is left out and said, and no failure; nothing is done twice."""
+    values = matrix(place) | {"protocols": "all", "variants": {}}
+    flat = np.full((32, 32, 3), 90, np.uint8)  # has nothing to align
+    images.write(place / "B/HR/0.png", flat)
+    images.write(place / "B/LR/0.png", imresize(flat, 0.5))
+    run(values)
+    captured = capsys.readouterr()
+    left_out = [line for line in captured.out.splitlines() if line.startswith("left out: ")]
+    assert all("realblur-rgb: error[DAT30]" in line for line in left_out)
+    for name in ("one", "two"):
+        assert any(line.startswith(f"left out: {name} on B,") for line in left_out)
+    assert "not computed" not in captured.err
+    assert "the same images" in captured.out
+    rows = read_rows(place / "experiments/matrix/results/one/rows.jsonl")
+    stamps = {rule.stamp for rule in PROTOCOLS.values()}
+    assert stamps - {r.protocol for r in rows if r.set == "A"} <= {"realblur-rgb@1"}
+    assert {r.protocol for r in rows if r.set == "B"} == stamps - {"realblur-rgb@1"}
+    html = (place / "experiments/matrix/report/index.html").read_text()
+    assert "Protocols left out" in html and all(stamp in html for stamp in stamps)
+    assert len(cells(place)) == 2 * 2 * len(PROTOCOLS)
+    with pytest.MonkeyPatch.context() as patch:
+        refuse_to_compute(patch)
+        run(values)
+    assert capsys.readouterr().out.count("left out: ") == len(left_out)
+    run(values | {"protocols": ["rgb", "realblur-rgb"]}, expected=1)  # named, and does not fit
+    assert capsys.readouterr().err.count("not computed: ") == len(left_out)
+
+
+def test_the_protocols_of_val_are_the_matrix(place: Path) -> None:
+    run(matrix(place) | {"val": {"protocol": ["rgb", "sr-y"]}, "variants": {}})
+    rows = read_rows(place / "experiments/matrix/results/one/rows.jsonl")
+    assert list(dict.fromkeys(r.protocol for r in rows)) == ["rgb@1", "sr-y@1"]
 
 
 # ---- compare ----

@@ -17,10 +17,10 @@ from pydantic import ValidationInfo, field_validator
 from restore.catalog import Catalog
 from restore.commands.shared import read_tree
 from restore.errors import OptionError
-from restore.metrics.protocols import PROTOCOLS
+from restore.metrics.protocols import PROTOCOLS, default_border
 from restore.options import dump, read_document, read_options, scalar
 from restore.recipes.checks import check_train
-from restore.recipes.trees import TrainTree
+from restore.recipes.trees import TestingOptions, TrainTree, ValidationOptions
 from restore.section import (
     Count,
     OneOf,
@@ -269,7 +269,7 @@ def test_metrics_are_a_rule_and_a_border(
     train_file: Path, metrics: str, name: str, border: int
 ) -> None:
     tree = read_tree(TrainTree, str(train_file), [f"val.metrics={metrics}"], check_train)
-    assert tree.val.rule(tree.scale) == (PROTOCOLS[name], border)
+    assert tree.val.rules(tree.scale) == ((PROTOCOLS[name], border),)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,48 @@ def test_metrics_are_a_rule_and_a_border(
 )
 def test_protocol_and_border(val: dict[str, Any], scale: int, name: str, border: int) -> None:
     options = parse(TrainTree.model_fields["val"].annotation, val, str)  # pyright: ignore
-    assert options.rule(scale) == (PROTOCOLS[name], border)
+    assert options.rules(scale) == ((PROTOCOLS[name], border),)
+
+
+@pytest.mark.parametrize(
+    "protocol, names",
+    [
+        (("rgb", "sr-y", "rgb"), ["rgb", "sr-y"]),
+        ("all", list(PROTOCOLS)),
+        ("vdsr-y", ["vdsr-y"]),
+    ],
+)
+def test_a_test_takes_several_protocols(protocol: Any, names: list[str]) -> None:
+    options = parse(TestingOptions, {"protocol": protocol}, str)
+    rules = options.rules(4)
+    assert [rule.name for rule, _ in rules] == names
+    assert all(border == default_border(rule, 4) for rule, border in rules)
+    assert options.named is (protocol != "all")
+
+
+@pytest.mark.parametrize(
+    "section, protocol, code",
+    [
+        (TestingOptions, (), "OPT18"),
+        (TestingOptions, ("rgb", "sr_y"), "OPT31"),
+        (TestingOptions, ("all",), "OPT31"),
+        (TestingOptions, 3, "OPT31"),
+        (ValidationOptions, ("rgb", "sr-y"), "OPT31"),  # it chooses the best checkpoint by one
+        (ValidationOptions, "all", "OPT31"),
+    ],
+)
+def test_wrong_protocols_are_refused(section: Any, protocol: Any, code: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse(section, {"protocol": protocol}, str)
+    assert [problem.code for problem in caught.value.problems] == [code]
+
+
+def test_a_test_says_how_it_restores() -> None:
+    plain = parse(TestingOptions, {"tile": "none"}, str)
+    assert plain.said == []
+    values = {"ensemble": 8, "precision": "bf16", "tile": 96, "tile_overlap": 32, "compile": True}
+    said = parse(TestingOptions, values, str).said
+    assert said == ["self-ensemble of 8", "tiles of 96 overlapping by 32", "bf16", "compiled"]
 
 
 # Sections

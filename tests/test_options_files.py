@@ -203,6 +203,7 @@ def test_published_rows_belong_to_a_test_file(row: Published) -> None:
     tree = tree_of(ROOT / "options" / str(row.options))
     sets = {getattr(s, "name", None) or k for k, s in tree.datasets.evaluated().items()}
     assert set(row.figures) & sets, "no set of the file has a published figure"
+    assert [rule.name for rule, _ in tree.val.rules(tree.scale)] == [row.protocol]
 
 
 # SPAN's deployed parameters: what the paper counts, and the closed form for any width

@@ -49,6 +49,8 @@ class Architecture:
     reach: int | None = None
     """How many LQ pixels away an output pixel still sees, where that is known and the same for all
     options; None also for networks that see the whole image."""
+    scans: bool = False
+    """Whether it has selective scans, whose backend a result names."""
     ignored_keys: str = ""
     """Pattern of further keys in official files (derived copies, index tables), never loaded."""
     presets: Mapping[str, Section] = field(default_factory=dict)

@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
             return 0
         report = write_report(tree, filled)
     print(f"{report.text}\n\npage: {report.page}")
+    for line in report.left_out:
+        print(f"left out: {line}")
     for failure in report.failures:
         print(f"not computed: {failure}", file=sys.stderr)
     return 1 if report.failures else 0

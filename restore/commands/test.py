@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Test and report."""
     log_to_console(first_rank=True)
     tree = read_tree(TestTree, args.opt, overrides(args), check_test)
-    from restore.recipes.benchmark import run_benchmark
+    from restore.recipes.benchmark import network_name, run_benchmark
     from restore.recipes.build import build_test
     from restore.world import World
 
@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> int:
     start = (args.launcher, tree.num_gpu, dist.backend, dist.port, dist.timeout)
     with World.start(*start) as world:
         log_to_console(first_rank=world.first)
-        table = run_benchmark(tree, build_test(tree, world), world)
+        run = build_test(tree, world, network_name(tree))
+        table = run_benchmark(tree, run, world)
         if world.first:
             print(table)
     return 0

@@ -1,4 +1,4 @@
-"""Floor 4. A set under a scoring rule: every image once, shared over the ranks, the same digits on
+"""Floor 4. A set under scoring rules: every image once, shared over the ranks, the same digits on
 any number of them.
 
 While the network works on an image, one thread decodes the next and another scores and saves the
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,16 +19,17 @@ import torch
 
 from restore.data.pair import ImagePair
 from restore.data.source import Source
+from restore.errors import DataError
 from restore.evaluation.predictor import Predictor, Restoration
-from restore.metrics.protocols import ScoringRule
-from restore.metrics.scores import bicubic, score
+from restore.evaluation.scorer import Metric, Scorer
+from restore.metrics.protocols import Bordered
+from restore.metrics.scores import bicubic
 from restore.reports.records import ImageRow
 from restore.world import World
 
 UNSCORED = 2  # restored images that may wait to be scored: memory against a slow image
-CELLS = 11  # numbers of a row, the user's own metrics aside
-Metric = Callable[[np.ndarray, np.ndarray], float]
-"""Restored and target, integers, without the border -> a figure."""
+HOW = 7  # numbers that the rows of one image share, whatever the rule
+NOTE = 400  # bytes of a refusal that other ranks get to know
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Provenance:
     network: str
     weights_sha256: str
     commit: str
+    compiled: bool = False
+    device: str = ""
+    backend: str = ""
+    """Of the selective scan, for networks that have one."""
 
 
 @dataclass(frozen=True)
@@ -53,53 +58,86 @@ class Seen:
         return bicubic(self.pair.view, self.pair.scale)
 
 
+@dataclass(frozen=True)
+class Survey:
+    """Rows under every rule that fits; by name and version, why each other one does not."""
+
+    rows: list[ImageRow]
+    refused: dict[str, str]
+
+
+Each = Callable[[int, Seen], None]
+"""Called with an image's index on the rank that restored it, in a thread of its own, one image
+after the other."""
+
+
 class Evaluator:
-    """Scores a predictor on one source."""
+    """Scores a predictor on one source: every image restored once, whatever the number of rules."""
 
     def __init__(
         self,
         name: str,
         source: Source,
-        rule: ScoringRule,
-        border: int,
+        rules: Sequence[Bordered],
         scale: int,
         world: World,
         *,
         further: Mapping[str, Metric] | None = None,
     ) -> None:
-        self._further = dict(further or {})
-        self.name, self.source, self.rule, self.border = name, source, rule, border
-        self._scale, self._world = scale, world
-        self._baselines: dict[int, tuple[float, float]] = {}
+        self.name, self.source = name, source
+        self._scorer, self._world = Scorer(rules, scale, further), world
 
     def run(
+        self, predictor: Predictor, provenance: Provenance, each: Each | None = None
+    ) -> list[ImageRow]:
+        """One row per rule and image, rule by rule, images in the source's order, on every rank.
+
+        Images without ground truth get rows with NaN scores. Raises DataError for an image that
+        cannot be used or that a rule refuses, BackendError when memory does not suffice.
+        """
+        return self._rows(predictor, provenance, each, None)
+
+    def survey(
+        self, predictor: Predictor, provenance: Provenance, each: Each | None = None
+    ) -> Survey:
+        """As `run`; but a rule that refuses an image is left out with all its rows."""
+        refused: dict[int, DataError] = {}
+        rows = self._rows(predictor, provenance, each, refused)
+        notes = self._agreed({place: str(error) for place, error in refused.items()})
+        left_out = {self._scorer.rules[place][0].stamp: note for place, note in notes.items()}
+        return Survey([row for row in rows if row.protocol not in left_out], left_out)
+
+    def _rows(
         self,
         predictor: Predictor,
         provenance: Provenance,
-        each: Callable[[int, Seen], None] | None = None,
+        each: Each | None,
+        refused: dict[int, DataError] | None,
     ) -> list[ImageRow]:
-        """One row per image, in the source's order, on every rank.
-
-        `each(index, seen)` is called on the rank that restored the image, in a thread of its own,
-        one image after the other. Images without ground truth get rows with NaN scores. Raises
-        DataError for an image that cannot be used, BackendError when memory does not suffice.
-        """
-        count = len(self.source)
+        count, rules = len(self.source), self._scorer.rules
         mine = range(self._world.rank, count, self._world.size)
-        cells = torch.zeros(count, CELLS + len(self._further), dtype=torch.float64)
-        for index, values in self._scored(list(mine), predictor, each):
+        cells = torch.zeros(count, HOW + len(rules) * self._scorer.width, dtype=torch.float64)
+        for index, values in self._scored(list(mine), predictor, each, refused):
             cells[index] = torch.tensor(values, dtype=torch.float64)
         # an infinite or NaN cell stays so: the other ranks add zeros to it
         table = self._world.sum(cells).tolist()
-        return [self._row(i, values, predictor, provenance) for i, values in enumerate(table)]
+        return [
+            self._row(place, index, values, predictor, provenance)
+            for place in range(len(rules))
+            for index, values in enumerate(table)
+        ]
 
     def _scored(
-        self, indices: list[int], predictor: Predictor, each: Callable[[int, Seen], None] | None
+        self,
+        indices: list[int],
+        predictor: Predictor,
+        each: Each | None,
+        refused: dict[int, DataError] | None,
     ) -> list[tuple[int, list[float]]]:
-        """(index, numbers of its row) of each image; an error of a thread is raised here."""
+        """(index, numbers of its rows) of each image; an error of a thread is raised here."""
         scored: list[tuple[int, list[float]]] = []
         waiting: deque[tuple[int, Future[list[float]]]] = deque()
-        unrounded = self.rule.pixels == "unrounded"
+        unrounded = self._scorer.unrounded
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as scorer:
             try:
                 ahead = reader.submit(self.source.__getitem__, indices[0]) if indices else None
@@ -111,7 +149,7 @@ class Evaluator:
                     start = time.perf_counter()
                     restored = predictor.run(pair.lq, unrounded=unrounded)
                     seconds = time.perf_counter() - start
-                    job = scorer.submit(self._score, index, pair, restored, seconds, each)
+                    job = scorer.submit(self._score, index, pair, restored, seconds, each, refused)
                     waiting.append((index, job))
                     while len(waiting) > UNSCORED:
                         done, job = waiting.popleft()
@@ -128,44 +166,57 @@ class Evaluator:
         pair: ImagePair,
         restored: Restoration,
         seconds: float,
-        each: Callable[[int, Seen], None] | None,
+        each: Each | None,
+        refused: dict[int, DataError] | None,
     ) -> list[float]:
-        scores = [math.nan] * 4
-        if pair.gt is not None:
-            numbers = restored.image if restored.unrounded is None else restored.unrounded
-            scores[:2] = score(self.rule, numbers, pair.gt, self.border)
-            scores[2:] = self._baseline(index, pair)
+        """The numbers of an image's rows. Refusals are noted in `refused`, raised without it."""
+        figures: list[float] = []
+        for place, got in enumerate(self._scorer.figures(index, pair, restored, refused or ())):
+            if isinstance(got, DataError):
+                if refused is None:
+                    raise got
+                refused[place] = got
+                got = [math.nan] * self._scorer.width
+            figures += got
         if each is not None:
             each(index, Seen(self.name, pair, restored.image))
         height, width = restored.image.shape[:2]
         cut = restored.tiles, restored.tile, restored.overlap, restored.difference
-        own = [self._own(metric, restored.image, pair.gt) for metric in self._further.values()]
-        return [*scores, width, height, seconds, *cut, *own]
+        return [width, height, seconds, *cut, *figures]
 
-    def _own(self, metric: Metric, restored: np.ndarray, target: np.ndarray | None) -> float:
-        """A further metric of one image; NaN without ground truth."""
-        if target is None:
-            return math.nan
-        inside = slice(self.border, -self.border or None)
-        return float(metric(restored[inside, inside], target[inside, inside]))
-
-    def _baseline(self, index: int, pair: ImagePair) -> tuple[float, float]:
-        assert pair.gt is not None
-        if index not in self._baselines:
-            without = bicubic(pair.view, self._scale)
-            self._baselines[index] = score(self.rule, without, pair.gt, self.border)
-        return self._baselines[index]
+    def _agreed(self, notes: Mapping[int, str]) -> dict[int, str]:
+        """What any rank noted of a rule, the same on all: the first rank's that noted something."""
+        ranks, rules = self._world.size, len(self._scorer.rules)
+        letters = torch.zeros(ranks, rules, NOTE, dtype=torch.float64)
+        for place, note in notes.items():
+            text = note.encode()[:NOTE]
+            letters[self._world.rank, place, : len(text)] = torch.tensor(list(text)).double()
+        said = self._world.sum(letters).to(torch.uint8)
+        found: dict[int, str] = {}
+        for place in range(rules):
+            texts = (bytes(said[rank, place].tolist()).rstrip(b"\0") for rank in range(ranks))
+            text = next(filter(None, texts), b"")
+            if text:
+                found[place] = text.decode(errors="ignore")
+        return found
 
     def _row(
-        self, index: int, values: list[float], predictor: Predictor, provenance: Provenance
+        self,
+        place: int,
+        index: int,
+        values: list[float],
+        predictor: Predictor,
+        provenance: Provenance,
     ) -> ImageRow:
-        psnr, ssim, input_psnr, input_ssim, width, height, seconds, *cut = values[:CELLS]
-        tiles, tile, overlap, difference = cut
+        rule, border = self._scorer.rules[place]
+        width, height, seconds, tiles, tile, overlap, difference = values[:HOW]
+        start = HOW + place * self._scorer.width
+        psnr, ssim, input_psnr, input_ssim, *own = values[start : start + self._scorer.width]
         return ImageRow(
             set=self.name,
             image=self.source.name(index),
-            protocol=self.rule.stamp,
-            border=self.border,
+            protocol=rule.stamp,
+            border=border,
             psnr=psnr,
             ssim=ssim,
             input_psnr=input_psnr,
@@ -183,5 +234,8 @@ class Evaluator:
             tile=int(tile),
             overlap=int(overlap),
             tile_difference=difference,
-            further=dict(zip(self._further, values[CELLS:], strict=True)),
+            compiled=provenance.compiled,
+            device=provenance.device,
+            backend=provenance.backend,
+            further=dict(zip(self._scorer.further, own, strict=True)),
         )

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 
@@ -107,18 +107,20 @@ class Ledger(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         name = func._schema.name
-        if name not in RULES and func is not torch.ops.prim.device.default:
+        if name not in RULES and func not in _WHOLE:
             with self:  # an operation made of others is entered as those
                 made = func.decompose(*args, **(kwargs or {}))
             if made is not NotImplemented:
                 return made
-        for tensor in _tensors((args, kwargs)):
+            _WHOLE.add(func)
+        given = _tensors((args, kwargs))
+        for tensor in given:
             self._hold(tensor, new=False)
-        out = func(*args, **(kwargs or {}))
+        out = _run(func, args, kwargs or {}, given)
         if name in RULES:
             kind, rule = RULES[name]
             self.macs[kind] += rule(args, out)
-            self.activations += next(_tensors(out)).numel()
+            self.activations += _tensors(out)[0].numel()
         for tensor in _tensors(out):
             self._hold(tensor, new=True)
         return out
@@ -140,5 +142,92 @@ class Ledger(TorchDispatchMode):
         self.peak = max(self.peak, self._bytes)
 
 
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+# What operations on `meta` give, worked out once for equal inputs: a network repeats its blocks,
+# and torch works out shapes slowly, in Python. Remembered are new tensors that fill their storages;
+# views and changes in place are run each time.
+
+_WHOLE = {torch.ops.prim.device.default}  # operations known not to be made of others
+_MADE: dict[tuple[Any, ...], Any] = {}
+"""Operation and the form of its inputs -> that of its output; None for what is run each time."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A tensor, without its numbers."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(tensor: Tensor) -> _Form:
+        return _Form(
+            tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()), tensor.dtype
+        )
+
+    def made(self) -> Tensor:
+        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device="meta")
+
+
+def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], given: list[Tensor]) -> Any:
+    """`func(*args, **kwargs)`; `given`: the tensors among them."""
+    if not given or not all(tensor.is_meta for tensor in given):
+        return func(*args, **kwargs)
+    key = func, _known(args), _known(tuple(kwargs.items()))
+    form = _MADE.get(key)
+    if form is not None:
+        return tuple(_like(one) for one in form) if isinstance(form, tuple) else _like(form)
+    out = func(*args, **kwargs)
+    if key not in _MADE:
+        new = not func._schema.is_mutable and _is_new(out, given)
+        known = tuple(map(_known, out)) if isinstance(out, tuple) else _known(out)
+        _MADE[key] = known if new else None
+    return out
+
+
+def _known(value: Any) -> Any:
+    """What tells `value` from others: of tensors the form, of the rest type and value."""
+    if isinstance(value, Tensor):
+        return _Form.of(value)
+    if isinstance(value, tuple | list):
+        return tuple(map(_known, value))
+    return type(value), value
+
+
+def _like(known: Any) -> Any:
+    return known.made() if isinstance(known, _Form) else known[1]
+
+
+def _is_new(out: Any, given: list[Tensor]) -> bool:
+    """Whether `out` is a tensor, or a tuple of tensors and numbers, of which each tensor has a
+    storage of its own and fills it."""
+    parts = out if isinstance(out, tuple) else (out,)
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    others = (part for part in parts if not isinstance(part, Tensor))
+    if not tensors or not all(part is None or isinstance(part, int) for part in others):
+        return False
+    before = {tensor.untyped_storage()._cdata for tensor in given}
+    own = {tensor.untyped_storage()._cdata for tensor in tensors}
+    return len(own) == len(tensors) and not own & before and all(map(_fills, tensors))
+
+
+def _fills(tensor: Tensor) -> bool:
+    made = _Form.of(tensor).made()
+    same = made.untyped_storage().nbytes() == tensor.untyped_storage().nbytes()
+    return same and not tensor.storage_offset()
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    """The tensors in nested tuples, lists and dicts, in order."""
+    found: list[Tensor] = []
+    waiting = [tree]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif isinstance(part, tuple | list):
+            waiting.extend(reversed(part))
+        elif isinstance(part, dict):
+            waiting.extend(reversed(part.values()))
+    return found

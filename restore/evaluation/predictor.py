@@ -101,13 +101,12 @@ class Predictor:
 
         height, width = image.shape[:2]
         everything = slice(0, height), slice(0, width)
-        floats = None
-        if self._forms_outside or unrounded:
+        if self._forms_outside:
             output, plan = self._float(view(*everything))
             stored, floats = _stored(output, bits), _as_image(output) if unrounded else None
         else:
-            stored, plan = self._with_room(
-                height, width, view, lambda plan: self._stored_bands(plan, view, bits)
+            (stored, floats), plan = self._with_room(
+                height, width, view, lambda plan: self._stored_bands(plan, view, bits, unrounded)
             )
         difference = math.nan
         if self.options.tile_difference and plan.tiles > 1 and not self._forms_outside:
@@ -144,23 +143,29 @@ class Predictor:
         parts = [band for _, band in bands(plan, self._scale, restored)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
 
-    def _stored_bands(self, plan: Plan, view: View, bits: int) -> np.ndarray:
-        """The restored image, rounded band by band, so that no float image is held."""
+    def _stored_bands(
+        self, plan: Plan, view: View, bits: int, unrounded: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The restored image, rounded band by band, so that no float image is held unless asked
+        for: the rounded one is the same either way."""
 
         def restored(rows: Piece, columns: Piece) -> Tensor:
             return self._tile(view, plan, rows, columns).float().cpu()
 
         canvas: np.ndarray | None = None
+        floats: list[np.ndarray] = []
         for top, band in bands(plan, self._scale, restored):
             rows = _stored(band, bits)
+            if unrounded:
+                floats.append(_as_image(band))
             if len(rows) == plan.rows.length * self._scale:
-                return rows
+                return rows, floats[0] if floats else None
             if canvas is None:
                 shape = plan.rows.length * self._scale, *rows.shape[1:]
                 canvas = np.empty(shape, rows.dtype)
             canvas[top : top + len(rows)] = rows
         assert canvas is not None
-        return canvas
+        return canvas, np.concatenate(floats) if floats else None
 
     def _difference(self, lq: Tensor, plan: Plan) -> float:
         """The largest difference between tiles and whole; NaN where the whole does not fit."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
 
 from restore.catalog import Catalog
 from restore.metrics.protocols import PROTOCOLS, ScoringRule
@@ -26,6 +28,20 @@ Protocol = Literal[
     "realblur-rgb",
 ]
 """The names in `restore.metrics.protocols`, written out for the options' schema."""
+Protocols = Annotated[
+    Annotated[Literal[Protocol, "all"], Tag("one")]
+    | Annotated[tuple[Protocol, ...], Field(min_length=1), Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
+]
+"""A protocol, several of them, or all that fit the images."""
+
+
+def named(protocols: str | tuple[str, ...]) -> tuple[ScoringRule, ...]:
+    """The rules that a value of `Protocols` names, each once."""
+    if protocols == "all":
+        return tuple(PROTOCOLS.values())
+    names = (protocols,) if isinstance(protocols, str) else dict.fromkeys(protocols)
+    return tuple(PROTOCOLS[name] for name in names)
 
 
 class MetricOptions(Section):

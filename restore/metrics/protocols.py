@@ -46,6 +46,14 @@ class ScoringRule:
         """Name and version, as every record carries them: `sr-y@1`."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What moves a digit, the border aside: rules of one form give the same scores."""
+        return (
+            *(self.colour, self.ssim, self.pixels, self.align),
+            *(self.round_luma, self.gray, self.clip_luma),
+        )
+
 
 _SUPER_RESOLUTION = (
     ScoringRule(
@@ -153,6 +161,8 @@ _RESTORATION = (
 PROTOCOLS: Catalog[ScoringRule] = Catalog(
     "protocol", {rule.name: rule for rule in (*_SUPER_RESOLUTION, *_RESTORATION)}
 )
+Bordered = tuple[ScoringRule, int]
+"""A rule with the pixels that it shaves from every side."""
 
 
 def default_border(rule: ScoringRule, scale: int) -> int:

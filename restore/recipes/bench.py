@@ -2,7 +2,8 @@
 
 A cell's key is the hash of all that moves its digits: weights, network, set, protocol, inference.
 Its rows lie in `cells/<key>.jsonl`, written whole when the last image is scored, and are taken from
-there when the same cell is wanted again. A cell that fails is noted, and the rest goes on.
+there when the same cell is wanted again. Cells that differ in the protocol alone are computed
+together, each image restored once. A cell that fails is noted, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,13 @@ from torch import Tensor
 
 from restore.data.fingerprint import FileHashes, fingerprint
 from restore.errors import RestoreError, WeightsError
-from restore.evaluation.evaluator import Provenance, Seen
-from restore.recipes.bench_trees import SCORING, BenchTree, Cell
+from restore.evaluation.evaluator import Seen
+from restore.metrics.protocols import PROTOCOLS
+from restore.recipes.bench_trees import SCORING, BenchTree, Cell, under_all
 from restore.recipes.build import build_test, channels_of, open_sets, weights_file
 from restore.recipes.experiment import Experiment, begin
+from restore.recipes.gallery import share
 from restore.recipes.pictures import chosen, save_pair, save_restored
-from restore.reports.provenance import commit
 from restore.reports.records import ImageRow, mean, read_rows, replace_text
 from restore.reports.sinks import progress
 from restore.world import World
@@ -45,12 +48,21 @@ class Planned:
 
 @dataclass(frozen=True)
 class Filled:
-    """A cell with its rows, or with what went wrong. `about`: parameters, images, hashes."""
+    """A cell with its rows, or with what went wrong. `about`: parameters, images, hashes.
+
+    `left_out`: why a protocol that nobody asked for by name does not fit the set.
+    """
 
     planned: Planned
     rows: tuple[ImageRow, ...]
     about: dict[str, Any]
-    error: str
+    error: str = ""
+    left_out: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether it has rows."""
+        return not (self.error or self.left_out)
 
 
 class _Share(World):
@@ -78,16 +90,20 @@ def run_matrix(tree: BenchTree, world: World) -> list[Filled]:
     world.barrier()
     plan = _read_plan(tree, cells)
     filled = []
-    for number, planned in enumerate(plan, start=1):
-        there = (cells / f"{planned.key}.jsonl").exists()
-        if not planned.error and not there:
-            _compute(planned, cells, world)
+    for _, group in groupby(plan, key=lambda planned: planned.cell.place):
+        together = list(group)
+        missing = [p for p in together if not p.error and not _file(cells, p).exists()]
+        if missing:
+            _compute(missing, cells, world)
         world.barrier()  # every rank has looked, and left what it found
         if world.first:
-            result = _collect(planned, cells, world)
-            filled.append(result)
-            log.info("%d/%d %s: %s", number, len(plan), planned.cell, _said(result, there))
-        world.barrier()  # the cell's file is there before anybody looks for the next one's
+            error = _gather(missing, cells, world) if missing else ""
+            for planned in together:
+                result = _collect(planned, cells, error if planned in missing else "")
+                filled.append(result)
+                said = _said(result, planned not in missing)
+                log.info("%d/%d %s: %s", len(filled), len(plan), planned.cell, said)
+        world.barrier()  # the cells' files are there before anybody looks for the next ones'
     return filled
 
 
@@ -126,7 +142,7 @@ def _data_hash(cell: Cell, hashes: FileHashes, known: dict[tuple[str, int], str]
 def _key(cell: Cell, data: str, hashes: FileHashes, world: World) -> str:
     """The hash of what a cell's digits depend on, but for the code."""
     tree = cell.tree
-    rule, border = tree.val.rule(tree.scale)
+    ((rule, border),) = tree.val.rules(tree.scale)
     path = tree.path
     assert path.pretrain_network_g is not None
     weights = weights_file(path.pretrain_network_g, path.param_key_g)
@@ -154,87 +170,116 @@ def _key(cell: Cell, data: str, hashes: FileHashes, world: World) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-# ---- one cell ----
+# ---- the cells of one restoration ----
 
 
-def _compute(planned: Planned, cells: Path, world: World) -> None:
-    """This rank's share of a cell, left in a file: rows, or the error in their place."""
-    part = _part(cells, planned.key, world.rank)
+def _compute(missing: Sequence[Planned], cells: Path, world: World) -> None:
+    """This rank's share of some cells, left in a file: rows, or the error in their place."""
     try:
-        found = _score(planned, cells, world)
+        found = _score(missing, cells, world)
     except Exception as error:  # whatever fails, the other cells are still wanted
         if isinstance(error, RestoreError):
             text = str(error)
         else:
-            log.debug("%s", planned.cell, exc_info=True)
+            log.debug("%s", missing[0].cell.restoration, exc_info=True)
             text = f"{type(error).__name__}: {error}"
         found = {"error": text}
         if world.device.type == "cuda":
             torch.cuda.empty_cache()
-    replace_text(part, json.dumps(found) + "\n")
+    replace_text(_part(cells, missing, world.rank), json.dumps(found) + "\n")
 
 
-def _score(planned: Planned, cells: Path, world: World) -> dict[str, Any]:
-    tree = planned.cell.tree
-    run = build_test(tree, _Share(world.rank, world.size, world.local_rank, world.device))
+def _score(missing: Sequence[Planned], cells: Path, world: World) -> dict[str, Any]:
+    """By key: rows by index, or why the protocol does not fit; and what is known of the cells."""
+    first = missing[0]
+    tree = under_all([planned.cell for planned in missing])
+    ours = _Share(world.rank, world.size, world.local_rank, world.device)
+    run = build_test(tree, ours, first.cell.contender)
     (evaluator,) = run.evaluators
     count = len(evaluator.source)
     mine = range(world.rank, count, world.size)
     shown = set(chosen(count, tree.val.report_images))
-    provenance = Provenance(planned.cell.contender, run.weights_sha256, commit())
-    with progress(len(mine), 0, str(planned.cell), shown=world.first) as bar:
-        each = _keeper(cells, planned, shown, bar.update)
-        rows = evaluator.run(run.predictor, provenance, each)
+    with progress(len(mine), 0, first.cell.restoration, shown=world.first) as bar:
+        each = _keeper(cells, missing, shown, bar.update)
+        survey = evaluator.survey(run.predictor, run.provenance, each)
+    keys = {PROTOCOLS[planned.cell.protocol].stamp: planned.key for planned in missing}
+    rows: dict[str, dict[int, dict[str, Any]]] = {key: {} for key in keys.values()}
+    for place, row in enumerate(survey.rows):
+        if place % count in mine:
+            rows[keys[row.protocol]][place % count] = asdict(row)
     return {
-        "rows": {index: asdict(rows[index]) for index in mine},
-        "about": {"parameters": run.parameters, "images": count, "data_sha256": planned.data},
+        "rows": rows,
+        "refused": {keys[stamp]: why for stamp, why in survey.refused.items()},
+        "about": {"parameters": run.parameters, "images": count, "data_sha256": first.data},
     }
 
 
 def _keeper(
-    cells: Path, planned: Planned, shown: set[int], done: Callable[[], object]
+    cells: Path, missing: Sequence[Planned], shown: set[int], done: Callable[[], object]
 ) -> Callable[[int, Seen], None]:
-    """What keeps a cell's pictures; the pairs of a set are shared by all cells."""
+    """What keeps the pictures: the pairs of a set are shared by all cells, restored ones by those
+    of one restoration."""
+    first, *others = (cells / planned.key for planned in missing)
 
     def keep(index: int, seen: Seen) -> None:
         if index in shown:
-            save_pair(cells / planned.data[:16], index, seen)
-            save_restored(cells / planned.key, index, seen.restored)
+            save_pair(cells / missing[0].data[:16], index, seen)
+            picture = save_restored(first, index, seen.restored)
+            for other in others:
+                share(picture, other / picture.name)
         done()
 
     return keep
 
 
-def _collect(planned: Planned, cells: Path, world: World) -> Filled:
-    """The cell's file from the ranks' parts, if it is not there; then its rows."""
-    file, about_file = cells / f"{planned.key}.jsonl", cells / f"{planned.key}.json"
-    if planned.error:
-        return Filled(planned, (), {}, planned.error)
-    if not file.exists():
-        parts = [_part(cells, planned.key, rank) for rank in range(world.size)]
-        found = [json.loads(part.read_text(encoding="utf-8")) for part in parts]
-        for part in parts:
-            part.unlink()
-        errors = [part["error"] for part in found if "error" in part]
-        if errors:
-            return Filled(planned, (), {}, errors[0])
-        rows = {int(index): row for part in found for index, row in part["rows"].items()}
-        replace_text(about_file, json.dumps(found[0]["about"]) + "\n")
+def _gather(missing: Sequence[Planned], cells: Path, world: World) -> str:
+    """The cells' files from the ranks' parts; or the first rank's error, and no files."""
+    parts = [_part(cells, missing, rank) for rank in range(world.size)]
+    found = [json.loads(part.read_text(encoding="utf-8")) for part in parts]
+    for part in parts:
+        part.unlink()
+    errors = [part["error"] for part in found if "error" in part]
+    if errors:
+        return errors[0]
+    for planned in missing:
+        refused = [part["refused"][planned.key] for part in found if planned.key in part["refused"]]
+        about = found[0]["about"] | ({"refused": refused[0]} if refused else {})
+        replace_text(_file(cells, planned).with_suffix(".json"), json.dumps(about) + "\n")
+        shares = [] if refused else [part["rows"][planned.key] for part in found]
+        rows = {int(index): row for rows in shares for index, row in rows.items()}
         lines = [json.dumps(rows[index]) + "\n" for index in sorted(rows)]
-        replace_text(file, "".join(lines))  # last: it says that the cell is whole
-    about = json.loads(about_file.read_text(encoding="utf-8"))
-    cell = planned.cell  # names of today: a cell outlives its network's name in an option file
+        replace_text(_file(cells, planned), "".join(lines))  # last: the cell is whole
+    return ""
+
+
+def _collect(planned: Planned, cells: Path, error: str) -> Filled:
+    """What the cell's file holds."""
+    if planned.error or error:
+        return Filled(planned, (), {}, planned.error or error)
+    file, cell = _file(cells, planned), planned.cell
+    about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+    if "refused" in about:
+        why = about["refused"]
+        return Filled(planned, (), about, *((why, "") if cell.named else ("", why)))
+    # names of today: a cell outlives its network's name in an option file
     rows = tuple(replace(row, network=cell.contender, set=cell.set) for row in read_rows(file))
-    return Filled(planned, rows, about, "")
+    return Filled(planned, rows, about)
 
 
-def _part(cells: Path, key: str, rank: int) -> Path:
-    return cells / f".{key}.rank{rank}.json"
+def _file(cells: Path, planned: Planned) -> Path:
+    """The cell's rows; its `about` lies beside them."""
+    return cells / f"{planned.key}.jsonl"
+
+
+def _part(cells: Path, missing: Sequence[Planned], rank: int) -> Path:
+    return cells / f".{missing[0].key}.rank{rank}.json"
 
 
 def _said(filled: Filled, there: bool) -> str:
     if filled.error:
         return f"failed: {filled.error.splitlines()[0]}"
+    if filled.left_out:
+        return f"left out: {filled.left_out.splitlines()[0]}"
     psnr = mean(row.psnr for row in filled.rows)
     return f"{psnr:.2f} dB{', as computed before' if there else ''}"
 
@@ -243,6 +288,6 @@ def by_contender(filled: Sequence[Filled]) -> dict[str, list[Filled]]:
     """Contender -> its cells that were filled, in order."""
     found: dict[str, list[Filled]] = {}
     for cell in filled:
-        if not cell.error:
+        if cell.done:
             found.setdefault(cell.planned.cell.contender, []).append(cell)
     return found

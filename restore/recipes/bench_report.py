@@ -13,13 +13,13 @@ from restore.recipes.bench_trees import BenchTree
 from restore.recipes.experiment import Experiment
 from restore.recipes.gallery import TABLES, folder_name, share, training_curves, view_of
 from restore.recipes.pictures import PAIR, chosen
-from restore.reports.comparison import Comparison, Contender, Quoted, compare_all
+from restore.reports.comparison import Comparison, Contender, Quoted, compare_all, spreads
 from restore.reports.page.page import ImageViews, Page, write_page
 from restore.reports.papers import count, duration, write_tables
 from restore.reports.provenance import commit, versions
 from restore.reports.published.table import published_as
-from restore.reports.records import write_results
-from restore.reports.tables import number, text_table
+from restore.reports.records import manner, write_results
+from restore.reports.tables import number, spread_table, text_table
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class BenchReport:
 
     text: str
     failures: tuple[str, ...]
+    left_out: tuple[str, ...]
     page: Path
 
 
@@ -38,6 +39,7 @@ def write_report(tree: BenchTree, filled: Sequence[Filled]) -> BenchReport:
     _write_rows(folder, filled, contenders)
     baseline = "bicubic" if tree.scale > 1 else "input"
     failures = tuple(f"{f.planned.cell}: {f.error}" for f in filled if f.error)
+    left_out = tuple(f"{f.planned.cell}: {f.left_out}" for f in filled if f.left_out)
     quoted = quoted_rows(tree.published)
     comparisons = compare_all(contenders, baseline, quoted)
     working, final = folder / ".report.tmp", folder / "report"
@@ -54,12 +56,19 @@ def write_report(tree: BenchTree, filled: Sequence[Filled]) -> BenchReport:
         curves=training_curves({n: about.weights for n, about in tree.networks.by_name().items()}),
         failures=failures,
         files=TABLES,
+        protocols={
+            rule.stamp: rule.about
+            for cell in tree.cells()
+            for rule, _ in cell.tree.val.rules(tree.scale)
+        },
+        left_out=left_out,
     )
     write_page(working, page)
     shutil.rmtree(final, ignore_errors=True)
     working.rename(final)
-    tables = "\n\n".join(map(comparison_text, comparisons))
-    return BenchReport(tables, failures, final / "index.html")
+    tables = [*map(comparison_text, comparisons), spread_table(spreads(contenders))]
+    text = "\n\n".join(filter(None, tables))
+    return BenchReport(text, failures, left_out, final / "index.html")
 
 
 def contenders_of(filled: Sequence[Filled]) -> list[Contender]:
@@ -138,15 +147,13 @@ def _write_rows(folder: Path, filled: Sequence[Filled], contenders: Sequence[Con
 def _facts(
     tree: BenchTree, filled: Sequence[Filled], contenders: Sequence[Contender]
 ) -> list[tuple[str, str]]:
-    done = [cell for cell in filled if not cell.error]
-    rules = {cell.tree.val.rule(tree.scale)[0] for cell in tree.cells()}
-    facts = [
-        ("matrix", f"{len(done)} of {len(filled)} cells, ×{tree.scale}"),
-        *(
-            ("protocol", f"{rule.name}: {rule.about}")
-            for rule in sorted(rules, key=lambda r: r.name)
-        ),
-    ]
+    done = [cell for cell in filled if cell.done]
+    fitting = [cell for cell in filled if not cell.left_out]
+    facts = [("matrix", f"{len(done)} of {len(fitting)} cells, ×{tree.scale}")]
+    manners: dict[str, list[str]] = {}
+    for contender in contenders:
+        manners.setdefault(manner(contender.rows), []).append(contender.name)
+    facts += [("restored", f"{' · '.join(names)}: {how}") for how, names in manners.items()]
     seen: set[str] = set()
     for contender in contenders:
         digest = contender.rows[0].weights_sha256 if contender.rows else ""
@@ -159,7 +166,7 @@ def _facts(
 def _views(cells: Path, report: Path, filled: Sequence[Filled]) -> list[ImageViews]:
     """The kept images of every set, under its first protocol, shared into the report's folder."""
     found = []
-    done = [cell for cell in filled if not cell.error]
+    done = [cell for cell in filled if cell.done]
     for data in dict.fromkeys(cell.planned.data for cell in done):
         group = [cell for cell in done if cell.planned.data == data]
         group = [c for c in group if c.planned.cell.protocol == group[0].planned.cell.protocol]

@@ -6,7 +6,7 @@ network on one set, and reads as such: `BenchTree.cells` gives each as a `TestTr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from restore.archs.table import ARCHS, NETWORK, architecture_of
 from restore.catalog import nearest
 from restore.data.options import channels_of
 from restore.errors import Problem
-from restore.metrics.options import Protocol
+from restore.metrics.options import Protocols
 from restore.options import Document
 from restore.recipes.checks import check_test
 from restore.recipes.trees import PathOptions, Run, TestingOptions, TestSets, TestTree
@@ -112,14 +112,33 @@ class Cell:
     set: str
     protocol: str
     tree: TestTree
+    named: bool
+    """Whether the file names the protocol: then it is a failure that it does not fit the set."""
 
     @property
     def contender(self) -> str:
         """What the tables call the network under this variant."""
         return f"{self.network}, {self.variant}" if self.variant else self.network
 
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Network, variant and set: the cells of one place are restored together."""
+        return self.network, self.variant, self.set
+
+    @property
+    def restoration(self) -> str:
+        """That place in words."""
+        return f"{self.contender} on {self.set}"
+
     def __str__(self) -> str:
-        return f"{self.contender} on {self.set}, {self.protocol}"
+        return f"{self.restoration}, {self.protocol}"
+
+
+def under_all(cells: Sequence[Cell]) -> TestTree:
+    """One test for the cells of one place, under the protocols of all of them."""
+    tree = cells[0].tree
+    val = tree.val.under(tuple(cell.protocol for cell in cells))
+    return tree.model_copy(update={"val": val})
 
 
 class BenchTree(Run):
@@ -127,8 +146,8 @@ class BenchTree(Run):
 
     networks: BenchNetworks
     datasets: TestSets
-    protocols: tuple[Protocol, ...] = ()
-    """Scoring rules; `val`'s own when left out."""
+    protocols: Protocols | None = None
+    """Scoring rules, or `all` that fit; `val`'s own when left out."""
     variants: BenchVariants = BenchVariants()
     """Ways of inference, as `x8: {ensemble: 8}`; `val` as it stands when left out."""
     published: tuple[str, ...] = ()
@@ -156,18 +175,17 @@ class BenchTree(Run):
         variants = self.variants.by_name() or {"": TestingOptions()}
         for network, about in self.networks.by_name().items():
             for variant, changed in variants.items():
+                val = self._val(changed)
                 for key, data in self.datasets.evaluated().items():
-                    for protocol in self.protocols or (None,):
-                        val = self._val(changed, protocol)
-                        tree = self._test(about, key, data, val)
-                        name = getattr(data, "name", None) or key
-                        rule = val.rule(self.scale)[0].name
-                        yield Cell(network, variant, name, rule, tree)
+                    name = getattr(data, "name", None) or key
+                    for rule, _ in val.rules(self.scale):
+                        tree = self._test(about, key, data, val.under((rule.name,)))
+                        yield Cell(network, variant, name, rule.name, tree, val.named)
 
-    def _val(self, changed: TestingOptions, protocol: str | None) -> TestingOptions:
+    def _val(self, changed: TestingOptions) -> TestingOptions:
         given = {key: getattr(changed, key) for key in changed.model_fields_set}
-        if protocol is not None:
-            given |= {"protocol": protocol, "metrics": None}
+        if self.protocols is not None:
+            given |= {"protocol": self.protocols, "metrics": None}
         return self.val.model_copy(update=given)
 
     def _test(self, about: BenchNetwork, key: str, data: Section, val: TestingOptions) -> TestTree:

@@ -7,19 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from restore import images
-from restore.evaluation.evaluator import Provenance, Seen
+from restore.errors import DataError
+from restore.evaluation.evaluator import Evaluator, Seen, Survey
 from restore.recipes.build import TestRun
 from restore.recipes.experiment import begin
 from restore.recipes.gallery import TABLES, folder_name, training_curves, view_of
 from restore.recipes.pictures import chosen, save_pair, save_restored
 from restore.recipes.trees import TestTree
-from restore.reports.comparison import Contender, compare_all
+from restore.reports.comparison import Contender, compare_all, spreads
 from restore.reports.page.page import ImageViews, Page, write_page
 from restore.reports.papers import write_tables
-from restore.reports.provenance import commit, versions
-from restore.reports.records import ImageRow, SetScore, summarise, write_results
+from restore.reports.provenance import versions
+from restore.reports.records import ImageRow, SetScore, manner, summarise, write_results
 from restore.reports.sinks import progress
-from restore.reports.tables import number, score_table
+from restore.reports.tables import number, score_table, spread_table
 from restore.world import World
 
 
@@ -29,66 +30,98 @@ def run_benchmark(tree: TestTree, run: TestRun, world: World) -> str:
     if world.first:
         begin(working, tree, afresh=True)
     world.barrier()
-    provenance = Provenance(_name(tree), run.weights_sha256, commit())
     rows: list[ImageRow] = []
+    left_out: list[str] = []
     views: list[ImageViews] = []
     for place, evaluator in enumerate(run.evaluators, start=1):
         count = len(evaluator.source)
         keeper = _Keeper(tree, working, place, count)
         mine = len(range(world.rank, count, world.size))
         with progress(mine, 0, evaluator.name, shown=world.first) as bar:
-            rows += evaluator.run(run.predictor, provenance, keeper.each(bar.update))
+            found = _scored(tree, run, evaluator, keeper.each(bar.update))
+        rows += found.rows
+        left_out += [f"{rule} on {evaluator.name}: {why}" for rule, why in found.refused.items()]
         if world.first:  # the evaluator has waited for all ranks: every picture is there
-            views += keeper.views(_name(tree), rows[-count:])
+            views += keeper.views(run.provenance.network, found.rows[:count])
     if not world.first:
         return ""
-    _write(tree, run, rows, views, working)
+    _write(tree, run, rows, views, left_out, working)
     shutil.rmtree(final, ignore_errors=True)
     working.rename(final)
-    table = score_table(summarise(rows), _baseline(tree))
-    return f"{table}\n\npage: {final / 'report/index.html'}\nrows: {final / 'rows.jsonl'}"
+    contender = Contender(run.provenance.network, run.parameters, rows)
+    said = [score_table(summarise(rows), _baseline(tree)), spread_table(spreads([contender]))]
+    said += ["\n".join(f"left out: {line}" for line in left_out)]
+    said += [f"page: {final / 'report/index.html'}\nrows: {final / 'rows.jsonl'}"]
+    return "\n\n".join(filter(None, said))
+
+
+def _scored(
+    tree: TestTree, run: TestRun, evaluator: Evaluator, each: Callable[[int, Seen], None]
+) -> Survey:
+    """One set. A protocol that was named has to fit; of `all`, those that do not are left out."""
+    if tree.val.named:
+        return Survey(evaluator.run(run.predictor, run.provenance, each), {})
+    survey = evaluator.survey(run.predictor, run.provenance, each)
+    if survey.refused and not survey.rows:
+        raise DataError.of(
+            "DAT32",
+            "no protocol fits this set",
+            evaluator.name,
+            next(iter(survey.refused.values())),
+            "images that at least one protocol can score",
+            "see docs/protocols.md",
+        )
+    return survey
 
 
 def _baseline(tree: TestTree) -> str:
     return "bicubic" if tree.scale > 1 else "input"
 
 
-def _name(tree: TestTree) -> str:
+def network_name(tree: TestTree) -> str:
+    """What the tables call a test's network: with all that was asked for beyond a plain pass."""
     network = str(getattr(tree.network_g, "type", ""))
     network += f" ×{tree.scale}" if tree.scale > 1 else ""
-    return network if tree.val.ensemble == 1 else f"{network}, self-ensemble of {tree.val.ensemble}"
+    return ", ".join([network, *tree.val.said])
 
 
 def _write(
-    tree: TestTree, run: TestRun, rows: list[ImageRow], views: list[ImageViews], results: Path
+    tree: TestTree,
+    run: TestRun,
+    rows: list[ImageRow],
+    views: list[ImageViews],
+    left_out: list[str],
+    results: Path,
 ) -> None:
-    rule, border = tree.val.rule(tree.scale)
+    name, tested = run.provenance.network, run.provenance
     about = {
-        "network": _name(tree),
+        "network": name,
         "parameters_deployed": run.parameters,
         "weights": tree.path.pretrain_network_g,
-        "weights_sha256": run.weights_sha256,
-        "border": border,
-        "commit": commit(),
+        "weights_sha256": tested.weights_sha256,
+        "left_out": left_out,
+        "commit": tested.commit,
         "versions": versions(),
     }
     write_results(results, rows, about)
-    contender = Contender(_name(tree), run.parameters, rows)
+    contender = Contender(name, run.parameters, rows)
     write_tables(results / "report", compare_all([contender], _baseline(tree)))
     page = Page(
         title=tree.name,
         facts=[
-            ("network", f"{_name(tree)}, {run.parameters:,} parameters deployed"),
+            ("network", f"{name}, {run.parameters:,} parameters deployed"),
             ("weights", str(tree.path.pretrain_network_g)),
-            ("weights sha256", run.weights_sha256),
-            ("protocol", f"{rule.stamp}, border {border}: {rule.about}"),
+            ("weights sha256", tested.weights_sha256),
+            ("restored", manner(rows)),
             *_own_figures(summarise(rows)),
-            ("code", f"restore {versions()['restore']} {commit()}".strip()),
+            ("code", f"restore {versions()['restore']} {tested.commit}".strip()),
         ],
         contenders=[contender],
         baseline_name=_baseline(tree),
         views=views,
-        curves=training_curves({_name(tree): tree.path.pretrain_network_g or ""}),
+        curves=training_curves({name: tree.path.pretrain_network_g or ""}),
+        protocols={rule.stamp: rule.about for rule, _ in tree.val.rules(tree.scale)},
+        left_out=left_out,
         files=TABLES,
     )
     write_page(results / "report", page)

@@ -20,14 +20,16 @@ from restore.data.source import Source
 from restore.data.sources import check_source, open_source
 from restore.data.stages import Share
 from restore.errors import CheckpointError, OptionError, WeightsError
-from restore.evaluation.evaluator import Evaluator
+from restore.evaluation.evaluator import Evaluator, Provenance
 from restore.evaluation.options import PredictorOptions
 from restore.evaluation.precision import check_precision
 from restore.evaluation.predictor import Predictor
 from restore.losses.pixel import Loss
 from restore.metrics.options import scores_of
+from restore.ops.selective_scan.choice import chosen_name
 from restore.recipes.experiment import Experiment, begin
 from restore.recipes.trees import PathOptions, ScoringOptions, TestTree, TrainTree
+from restore.reports.provenance import commit
 from restore.reports.sinks import JsonlSink, Sinks, TensorBoardSink, WandbSink, log_to_file
 from restore.section import Section
 from restore.training import checkpoint
@@ -68,13 +70,10 @@ def open_sets(sets: dict[str, Section], scale: int, channels: int) -> list[tuple
 def evaluators_of(
     sets: list[tuple[str, Source]], scoring: ScoringOptions, scale: int, world: World
 ) -> list[Evaluator]:
-    """One evaluator per set, all under the same rule."""
-    rule, border = scoring.rule(scale)
+    """One evaluator per set, all under the same rules."""
+    rules = scoring.rules(scale)
     further = scores_of(scoring.further_metrics.chosen())
-    return [
-        Evaluator(name, source, rule, border, scale, world, further=further)
-        for name, source in sets
-    ]
+    return [Evaluator(name, source, rules, scale, world, further=further) for name, source in sets]
 
 
 def predictor_of(
@@ -330,12 +329,12 @@ class TestRun:
     predictor: Predictor
     evaluators: list[Evaluator]
     experiment: Experiment
-    weights_sha256: str
+    provenance: Provenance
     parameters: int
 
 
-def build_test(tree: TestTree, world: World) -> TestRun:
-    """Everything a test run needs; nothing is written."""
+def build_test(tree: TestTree, world: World, name: str) -> TestRun:
+    """Everything a test run needs; nothing is written. `name`: the network's, in the rows."""
     use_threads(tree.num_threads)
     experiment = Experiment(tree.path.experiments_root, tree.name)
     sets = open_sets(tree.datasets.evaluated(), tree.scale, channels_of(tree.network_g))
@@ -352,11 +351,20 @@ def build_test(tree: TestTree, world: World) -> TestRun:
         )
     load_pretrained(network, tree.path)
     deployed = fuse(network)
+    scans = architecture_of(tree.network_g).scans
+    provenance = Provenance(
+        name,
+        state_sha256(network.state_dict()),
+        commit(),
+        compiled=tree.val.compile,
+        device=world.device.type,
+        backend=chosen_name("auto", world.device, torch.float32) if scans else "",
+    )
     return TestRun(
         network,
         predictor_of(network, tree.network_g, world.device, tree.val, compile=tree.val.compile),
         evaluators_of(sets, tree.val, tree.scale, world),
         experiment,
-        state_sha256(network.state_dict()),
+        provenance,
         sum(p.numel() for p in deployed.parameters()),
     )

@@ -45,10 +45,12 @@ def save_pair(folder: Path, index: int, seen: Seen) -> None:
     note.write_text(" ".join(map(str, zoom)))  # last: it says that the others are there
 
 
-def save_restored(folder: Path, index: int, restored: np.ndarray) -> None:
-    """One network's image."""
+def save_restored(folder: Path, index: int, restored: np.ndarray) -> Path:
+    """One network's image; returns its file."""
     folder.mkdir(parents=True, exist_ok=True)
-    images.write(folder / f"{index:05d}_restored.png", restored)
+    file = folder / f"{index:05d}_restored.png"
+    images.write(file, restored)
+    return file
 
 
 def zoom_of(folder: Path, index: int) -> tuple[int, int, int, int] | None:

@@ -6,15 +6,15 @@ BasicSR's vocabulary; nothing here imports torch, so a mistake is answered at on
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator
 
 from restore.archs.table import NETWORK
 from restore.data.options import EVALUATION_SET, TRAINING_SET
 from restore.evaluation.options import PredictorOptions
-from restore.metrics.options import METRIC, MetricsOptions, Protocol
-from restore.metrics.protocols import PROTOCOLS, ScoringRule, default_border
+from restore.metrics.options import METRIC, MetricsOptions, Protocol, Protocols, named
+from restore.metrics.protocols import Bordered, default_border
 from restore.section import Count, Natural, Section, UserPath, mistake, no_effect
 from restore.training.options import DistOptions, LoggerOptions, TrainOptions
 
@@ -86,9 +86,10 @@ class FurtherMetrics(Section):
 
 
 class ScoringOptions(PredictorOptions):
-    """How images are restored and scored: a protocol by name, or BasicSR's `metrics`."""
+    """How images are restored and scored: protocols by name, or BasicSR's `metrics`."""
 
-    protocol: Protocol | None = None
+    protocol: Protocols | None = None
+    """A name, a list of names, or `all`: each image is restored once and scored under each."""
     crop_border: Natural | None = None
     """Pixels left out on every side; the protocol's own rule when left out."""
     metrics: MetricsOptions | None = None
@@ -101,13 +102,16 @@ class ScoringOptions(PredictorOptions):
     """Added to the names of saved images."""
     pbar: bool | None = no_effect("the bar is always shown")
 
-    def rule(self, scale: int) -> tuple[ScoringRule, int]:
-        """(rule, border) at `scale`: `sr-y` for super-resolution, `rgb` otherwise, unless told."""
+    def rules(self, scale: int) -> tuple[Bordered, ...]:
+        """Each rule with its border at `scale`: `sr-y` for super-resolution, `rgb` otherwise,
+        unless told."""
         if self.metrics is not None and self.metrics.entries():
-            return self.metrics.rule()
-        rule = PROTOCOLS[self.protocol or ("sr-y" if scale > 1 else "rgb")]
-        border = self.crop_border
-        return rule, default_border(rule, scale) if border is None else border
+            return (self.metrics.rule(),)
+        asked, border = self.protocol or ("sr-y" if scale > 1 else "rgb"), self.crop_border
+        return tuple(
+            (rule, default_border(rule, scale) if border is None else border)
+            for rule in named(asked)
+        )
 
 
 class TestingOptions(ScoringOptions):
@@ -117,10 +121,38 @@ class TestingOptions(ScoringOptions):
     compile: bool = False
     """Compile the network; each new image size compiles again, so it pays for sets of few sizes."""
 
+    @property
+    def named(self) -> bool:
+        """Whether protocols were named: then one that refuses an image is an error."""
+        return self.protocol != "all"
+
+    def under(self, protocols: tuple[str, ...]) -> Self:
+        """The same inference, scored under these protocols; as it is where `metrics` rule."""
+        if self.metrics is not None and self.metrics.entries():
+            return self
+        return self.model_copy(update={"protocol": protocols})
+
+    @property
+    def said(self) -> list[str]:
+        """What was asked for beyond a plain pass over each image, in words."""
+        size = f"tiles of {self.tile}" if isinstance(self.tile, int) else ""
+        if size and self.tile_overlap is not None:
+            size += f" overlapping by {self.tile_overlap}"
+        words = [
+            f"self-ensemble of {self.ensemble}" if self.ensemble > 1 else "",
+            f"tiling {self.tiling}" if self.tiling != "blend" else "",
+            size,
+            self.precision if self.precision != "fp32" else "",
+            "compiled" if self.compile else "",
+        ]
+        return [word for word in words if word]
+
 
 class ValidationOptions(ScoringOptions):
     """`val` of a training file."""
 
+    protocol: Protocol | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The rule that also chooses the best checkpoint."""
     val_freq: Count | None = None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from restore.reports.records import ImageRow, mean
+from restore.reports.records import ImageRow, mean, summarise
 
 Rank = Literal["", "best", "second"]
 
@@ -89,6 +89,39 @@ def compare_all(
         borders = tuple(dict.fromkeys(row.border for row in of_rule))
         found.append(Comparison(protocol, borders, sets, tuple(_ranked(shown, sets))))
     return found
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far the choice of protocol alone moves the scores of the same restored images.
+
+    `psnr` and `ssim`: (lowest, its protocol, highest, its protocol).
+    """
+
+    name: str
+    set: str
+    protocols: int
+    psnr: tuple[float, str, float, str]
+    ssim: tuple[float, str, float, str]
+
+
+def spreads(contenders: Sequence[Contender]) -> list[Spread]:
+    """One Spread per contender and set that several protocols scored, infinite PSNRs aside."""
+    found = []
+    for contender in contenders:
+        scores = summarise(contender.rows)
+        for name in dict.fromkeys(score.set for score in scores):
+            known = [s for s in scores if s.set == name and math.isfinite(s.psnr)]
+            if len(known) > 1:
+                ends = (
+                    _ends([(getattr(s, k), s.protocol) for s in known]) for k in ("psnr", "ssim")
+                )
+                found.append(Spread(contender.name, name, len(known), *ends))
+    return found
+
+
+def _ends(scores: Sequence[tuple[float, str]]) -> tuple[float, str, float, str]:
+    return (*min(scores, key=lambda s: s[0]), *max(scores, key=lambda s: s[0]))
 
 
 def _measured(contender: Contender, protocol: str) -> Standing:

@@ -48,6 +48,11 @@ class ImageRow:
     """LQ pixels that neighbouring tiles share."""
     tile_difference: float = math.nan
     """Largest difference from the image restored whole, on [0, 1]; NaN unless asked for."""
+    compiled: bool = False
+    device: str = ""
+    """cpu or cuda; empty where a result is older than this column."""
+    backend: str = ""
+    """Of the selective scan, for networks that have one."""
     further: Mapping[str, float] = field(default_factory=dict)
     """The user's own figures by name."""
 
@@ -70,6 +75,7 @@ class SetScore:
     ssim: float
     input_psnr: float
     input_ssim: float
+    border: int = 0
     further: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -102,10 +108,34 @@ def summarise(rows: Sequence[ImageRow]) -> list[SetScore]:
                 ssim=mean(r.ssim for r in of_set),
                 input_psnr=mean(r.input_psnr for r in of_set),
                 input_ssim=mean(r.input_ssim for r in of_set),
+                border=of_set[0].border,
                 further={key: mean(r.further[key] for r in of_set) for key in of_set[0].further},
             )
         )
     return scores
+
+
+def manner(rows: Sequence[ImageRow]) -> str:
+    """How the images were restored, in words: `fp32, whole, on cpu`."""
+    cut = {(row.set, row.image): row for row in rows if row.tiles > 1}
+    count = len({(row.set, row.image) for row in rows})
+    words = list(dict.fromkeys(row.precision for row in rows))
+    words += dict.fromkeys(f"self-ensemble of {r.ensemble}" for r in rows if r.ensemble > 1)
+    if len(cut) < count:
+        words.append(f"{count - len(cut)} of {count} images whole" if cut else "whole")
+    for tiling in dict.fromkeys(row.tiling for row in cut.values()):
+        tiled = [row for row in cut.values() if row.tiling == tiling]
+        sides, overlaps = (_range(getattr(r, key) for r in tiled) for key in ("tile", "overlap"))
+        words.append(f"tiles ({tiling}) of {sides}, overlapping by {overlaps}")
+    words += ["compiled"] if any(row.compiled for row in rows) else []
+    words += dict.fromkeys(f"on {row.device}" for row in rows if row.device)
+    words += dict.fromkeys(f"scan backend {row.backend}" for row in rows if row.backend)
+    return ", ".join(words)
+
+
+def _range(values: Iterable[int]) -> str:
+    found = sorted(set(values))
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 def write_results(folder: Path, rows: Sequence[ImageRow], about: dict[str, object]) -> None:
@@ -131,7 +161,8 @@ def write_results(folder: Path, rows: Sequence[ImageRow], about: dict[str, objec
         }
         for s in scores
     }
-    replace_text(folder / "summary.json", json.dumps({"sets": sets, **about}, indent=2) + "\n")
+    summary = {"sets": sets, "restored": manner(rows), **about}
+    replace_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
 def read_rows(file: Path) -> list[ImageRow]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from restore.reports.comparison import Spread
 from restore.reports.records import SetScore
 
 
@@ -34,6 +35,23 @@ def score_table(scores: Sequence[SetScore], baseline: str) -> str:
         for s in scores
     ]
     return text_table([*head, *own], rows)
+
+
+def spread_table(spreads: Sequence[Spread]) -> str:
+    """How far the protocol moves the scores of the same images; empty for one protocol."""
+    head = ["the same images", "protocols", "PSNR [dB], lowest", "highest", "apart"]
+    head += ["SSIM, lowest", "highest", "apart"]
+    lines = [
+        [f"{s.name}, {s.set}", str(s.protocols), *_ends(s.psnr, 2), *_ends(s.ssim, 4)]
+        for s in spreads
+    ]
+    return text_table(head, lines) if lines else ""
+
+
+def _ends(ends: tuple[float, str, float, str], digits: int) -> list[str]:
+    low, lowest, high, highest = ends
+    ranged = [f"{number(low, digits)} {lowest}", f"{number(high, digits)} {highest}"]
+    return [*ranged, number(high - low, digits)]
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

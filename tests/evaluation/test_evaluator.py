@@ -6,6 +6,9 @@ from __future__ import annotations
 import math
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +19,10 @@ from restore.archs.architecture import SizeRule
 from restore.data.pair import ImagePair
 from restore.data.source import Source
 from restore.errors import BackendError, DataError
-from restore.evaluation.evaluator import Evaluator, Provenance, Seen
+from restore.evaluation.evaluator import Evaluator, Provenance, Seen, Survey
 from restore.evaluation.options import PredictorOptions
 from restore.evaluation.predictor import Predictor
-from restore.metrics.protocols import PROTOCOLS
+from restore.metrics.protocols import PROTOCOLS, Bordered, ScoringRule
 from restore.metrics.scores import score
 from restore.reports.records import ImageRow
 from restore.world import World
@@ -59,7 +62,7 @@ class Double(nn.Module):
 
 
 def evaluator(source: Source) -> Evaluator:
-    return Evaluator("set", source, PROTOCOLS["rgb"], 0, 1, World())
+    return Evaluator("set", source, [(PROTOCOLS["rgb"], 0)], 1, World())
 
 
 def rows_of(source: Source, **how: object) -> list[ImageRow]:
@@ -144,3 +147,121 @@ def test_an_empty_share_is_no_error() -> None:
             return 0
 
     assert rows_of(None_()) == []
+
+
+# Several rules at once
+
+
+NAMES = {"sr-y": 2, "rgb": 2, "gopro-rgb": 0, "gopro-unrounded": 0, "sidd-val": 0}
+SEVERAL = [(PROTOCOLS[name], border) for name, border in NAMES.items()]
+
+
+class Odd(nn.Module):
+    """Gives numbers between the integers, and beyond the range."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x * 2.1 - 0.013
+
+
+def under(rules: list[Bordered], network: nn.Module, **how: object) -> list[ImageRow]:
+    predictor = Predictor(network, 1, SizeRule(), options=PredictorOptions(**how))  # pyright: ignore
+    further = {"mean": lambda restored, target: float(restored.mean())}
+    evaluator = Evaluator("set", Pictures(), rules, 1, World(), further=further)
+    return evaluator.run(predictor, Provenance("n", "w", "c"))
+
+
+@pytest.mark.parametrize("how", [{}, {"ensemble": 4}, {"tile": 20, "tile_overlap": 6}], ids=str)
+def test_rows_of_several_rules_are_those_of_each(how: dict[str, object]) -> None:
+    network = Odd()
+    together = under(SEVERAL, network, **how)
+    once, alone = network.calls, list[ImageRow]()
+    for rule in SEVERAL:
+        network.calls = 0
+        alone += under([rule], network, **how)
+        assert network.calls == once
+    assert [repr(replace(row, seconds=0)) for row in together] == [
+        repr(replace(row, seconds=0)) for row in alone
+    ]
+    psnr = {row.protocol: row.psnr for row in together if row.image == "image0"}
+    assert psnr["gopro-rgb@1"] != psnr["gopro-unrounded@1"] == psnr["sidd-val@1"]
+
+
+def test_rules_of_one_form_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def counted(rule: ScoringRule, *more: Any) -> tuple[float, float]:
+        done.append(rule.name)
+        return score(rule, *more)
+
+    monkeypatch.setattr("restore.evaluation.scorer.score", counted)
+    under(SEVERAL, Odd())
+    # one image has no target; each form scores the restored image and the input
+    assert len(done) == 4 * 2 * (COUNT - 1) and "sidd-val" not in done
+
+
+class Small(Pictures):
+    """The image of index 4 has a side of 6 pixels: windows of 11 do not fit in."""
+
+    def __getitem__(self, index: int) -> ImagePair:
+        pair = super().__getitem__(index)
+        if index != 4:
+            return pair
+        assert pair.gt is not None
+        return ImagePair(pair.name, pair.lq[:6], pair.gt[:6], 1)
+
+
+def test_a_rule_that_refuses_an_image_is_left_out() -> None:
+    rules = [(PROTOCOLS[name], 0) for name in ("rgb", "grl-rgb", "denoise-rgb")]
+    predictor, where = Predictor(Double(), 1, SizeRule()), Provenance("n", "w", "c")
+    survey = Evaluator("set", Small(), rules, 1, World()).survey(predictor, where)
+    assert {row.protocol for row in survey.rows} == {"grl-rgb@1"} and len(survey.rows) == COUNT
+    assert set(survey.refused) == {"rgb@1", "denoise-rgb@1"}
+    assert survey.refused["rgb@1"].startswith("error[DAT12]: image too small for SSIM (image4)")
+    with pytest.raises(DataError, match="image4"):
+        Evaluator("set", Small(), rules, 1, World()).run(predictor, where)
+
+
+class Ranks:
+    """What ranks in threads add up."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.given = size, dict[int, Tensor]()
+        self.all_there = threading.Barrier(size)
+
+    def world(self, rank: int) -> World:
+        ranks = self
+
+        class Rank(World):
+            def sum(self, values: Tensor) -> Tensor:
+                ranks.given[rank] = values
+                ranks.all_there.wait(60)
+                total = torch.stack([ranks.given[k] for k in range(ranks.size)]).sum(0)
+                ranks.all_there.wait(60)
+                return total
+
+        return Rank(rank, self.size)
+
+
+def test_all_ranks_know_what_one_of_them_refused() -> None:
+    ranks, rules = Ranks(3), [(PROTOCOLS[name], 0) for name in ("rgb", "grl-rgb")]
+
+    def share(rank: int) -> Survey:
+        predictor = Predictor(Double(), 1, SizeRule())
+        evaluator = Evaluator("set", Small(), rules, 1, ranks.world(rank))
+        return evaluator.survey(predictor, Provenance("n", "w", "c"))
+
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(share, range(3)))
+    alone = Evaluator("set", Small(), rules, 1, World()).survey(
+        Predictor(Double(), 1, SizeRule()), Provenance("n", "w", "c")
+    )
+    for survey in found:
+        assert survey.refused == alone.refused and len(survey.rows) == COUNT
+        assert [(r.image, repr(r.psnr)) for r in survey.rows] == [
+            (r.image, repr(r.psnr)) for r in alone.rows
+        ]

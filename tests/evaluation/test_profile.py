@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from restore.archs import build_network, fuse
 from restore.archs.mair.block import VisionMamba
 from restore.archs.table import ARCHS
+from restore.evaluation import ledger
 from restore.evaluation.ledger import Ledger
 from restore.evaluation.profile import Cost, count, timed
 from restore.ops.selective_scan import selective_scan
@@ -92,6 +93,49 @@ def test_counts_agree_with_torch_and_do_not_depend_on_the_device(kind: str) -> N
     assert 2 * found.total == counter.get_total_flops()
     assert (found.total, found.activations) == (on_meta.total, on_meta.activations)
     assert found.memory == pytest.approx(on_meta.memory, rel=0.05)
+
+
+SMALL = {
+    "SPAN": {"feature_channels": 8},
+    "MIMOUNet": {},
+    "MaIR": {"embed_dim": 24, "depths": [2], "d_state": 4},
+    "GRL": {
+        "embed_dim": 24, "depths": [2, 2], "num_heads_window": [2, 2], "num_heads_stripe": [2, 2],
+        "window_size": 8, "stripe_size": [16, 32],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_what_is_remembered_of_operations_moves_no_count(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counted() -> Cost:
+        network = fuse(build_network({"type": kind, **SMALL[kind]}, meta=True))
+        return count(network, (1, 3, 40, 72))
+
+    counted()  # some families keep scan orders or grids from now on, which take memory once
+    remembered = counted()
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "_run", lambda func, args, kwargs, given: func(*args, **kwargs))
+        plain = counted()
+    assert remembered == plain and plain.total > 0
+
+
+@torch.no_grad()
+def test_views_and_changes_in_place_are_not_remembered() -> None:
+    x = torch.zeros(4, 6, device="meta")
+    for _ in range(2):
+        with Ledger() as found:
+            y = x + 1
+            assert y.view(24).untyped_storage()._cdata == y.untyped_storage()._cdata
+            assert y.t()[1:].storage_offset() == 1 and y.mul_(2) is y
+            halves = y.clone().split(3, dim=1)
+            assert halves[0].untyped_storage()._cdata == halves[1].untyped_storage()._cdata
+            norm = F.layer_norm(y, (6,))
+            assert norm.shape == y.shape and norm.untyped_storage().nbytes() == 4 * 24
+            assert (x + 1.0).dtype == torch.float32 and (x > 0).dtype == torch.bool
+        assert found.peak >= 2 * 4 * 24
 
 
 @torch.no_grad()

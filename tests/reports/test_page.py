@@ -237,6 +237,23 @@ def test_only_the_first_protocol_is_listed_at_first():
     assert rules == [("sr-y", "")] * 3 + [("rgb", " hidden")] * 3
 
 
+def test_protocols_are_told_apart():
+    """What each compares, how far they are apart, who was left out; the fourth is folded away."""
+    rules = {"sr-y@1": 31.0, "rgb@1": 29.5, "grl-y@1": 31.25, "vdsr-y@1": 31.1}
+    rows = [replace(row("a.png", psnr), protocol=rule) for rule, psnr in rules.items()]
+    of_rule = {"sr-y@1": "luma <not rounded>"}
+    one = replace(page(rows, []), protocols=of_rule, left_out=["realblur-rgb@1 on Set5: <why>"])
+    html = render(one)
+    assert "border 2; luma &lt;not rounded&gt;" in html and "on Set5: &lt;why&gt;" in html
+    assert html.count("<details") == html.count("</details>") == 1 and ">1 more protocol<" in html
+    table = html[html.index('id="spreads-title"') :]
+    table = table[: table.index("</section>")]
+    assert re.findall(r"<span>([\d.]+)</span>", table)[:3] == ["29.50", "31.25", "1.75"]
+    assert "rgb@1" in table and "grl-y@1" in table and "4 protocols" in table
+    html = render(page([row("a.png", 31)], []))
+    assert "spreads-title" not in html and "<details" not in html
+
+
 @pytest.fixture
 def report(tmp_path) -> Path:
     """A page with three images, two with a target; each layer has one colour and a white mark."""

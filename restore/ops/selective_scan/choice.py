@@ -86,6 +86,11 @@ def chosen(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
     Raises BackendError: ENV30 for a backend that is not there, ENV31 for one that is there but
     does not take these tensors.
     """
+    return _backend(chosen_name(name, device, dtype))
+
+
+def chosen_name(name: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The name of what `chosen` gives. Errors as there."""
     asked_by = "backend"
     if name == "auto":
         name, asked_by = os.environ.get(OVERRIDE) or "auto", OVERRIDE
@@ -93,11 +98,15 @@ def chosen(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
 
 
 @cache
-def _chosen(name: str, asked_by: str, device: str, float64: bool) -> Backend:
+def _chosen(name: str, asked_by: str, device: str, float64: bool) -> str:
     if name == "auto":
-        name = _best(device, float64)
-    else:
-        _demand(name, asked_by, device, float64)
+        return _best(device, float64)
+    _demand(name, asked_by, device, float64)
+    return name
+
+
+@cache
+def _backend(name: str) -> Backend:
     return locate(f"{BACKENDS[name].module}:BACKEND")
 
 

@@ -12,8 +12,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
@@ -29,8 +29,11 @@ from restore.reports.page.tables import (
     image_table,
     score_tables,
     shown_number,
+    spread_lines,
 )
 from restore.reports.records import ImageRow, replace_text
+
+OPEN_TABLES = 3  # protocols whose tables are open at first
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Page:
     """What was measured (`facts`), who was (`contenders`), what failed, and what can be seen.
 
     `baseline_name`: bicubic or input. `files`: (label, path) of what lies beside the page.
+    `protocols`: what a protocol (name and version) compares. `left_out`: those that did not fit.
     """
 
     title: str
@@ -70,6 +74,8 @@ class Page:
     curves: Sequence[Series] = ()
     failures: Sequence[str] = ()
     files: Sequence[tuple[str, str]] = ()
+    protocols: Mapping[str, str] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
 
 
 def write_page(folder: Path, page: Page) -> Path:
@@ -101,7 +107,10 @@ def render(page: Page) -> str:
         facts=[(printable(name), printable(value), _is_hash(value)) for name, value in page.facts],
         failures=[printable(failure) for failure in page.failures],
         files=[(printable(label), quote(path)) for label, path in page.files],
-        scores=score_tables(comparisons),
+        left_out=[printable(line) for line in page.left_out],
+        scores=score_tables(comparisons, page.protocols),
+        open_tables=OPEN_TABLES,
+        spreads=spread_lines(page.contenders),
         differences=difference_lines(page.contenders),
         reference=printable(page.contenders[0].name) if page.contenders else "",
         curves=curve_charts(page.curves),

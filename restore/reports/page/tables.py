@@ -6,13 +6,14 @@ A cell has its text and the key that the page sorts it by (empty: unknown, alway
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from markupsafe import Markup
 
 from restore.errors import printable
-from restore.reports.comparison import Comparison, Contender, Rank, Standing
+from restore.reports.comparison import Comparison, Contender, Rank, Standing, spreads
 from restore.reports.curves import LOSS, Series
 from restore.reports.page.charts import Curve, Point, lines, scatter
 from restore.reports.papers import count, duration
@@ -43,10 +44,12 @@ class ScoreLine:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """One protocol's table; two figures a set. `plots`: (set, chart), where there is one."""
+    """One protocol's table; two figures a set. `about`: what it compares; `plots`: (set, chart),
+    where there is one."""
 
     protocol: str
     border: str
+    about: str
     sets: tuple[tuple[str, int], ...]
     lines: tuple[ScoreLine, ...]
     plots: tuple[tuple[str, Markup], ...]
@@ -116,12 +119,14 @@ def _figure(value: float, digits: int, tone: str = "") -> Figure:
     return Figure(shown_number(value, digits), _key(value), tone)
 
 
-def score_tables(comparisons: Sequence[Comparison]) -> list[ScoreTable]:
-    """One table per protocol, with its plots."""
-    return [_score_table(comparison) for comparison in comparisons]
+def score_tables(
+    comparisons: Sequence[Comparison], about: Mapping[str, str] = MappingProxyType({})
+) -> list[ScoreTable]:
+    """One table per protocol, with its plots. `about`: what a protocol compares."""
+    return [_score_table(one, about.get(one.protocol, "")) for one in comparisons]
 
 
-def _score_table(comparison: Comparison) -> ScoreTable:
+def _score_table(comparison: Comparison, about: str) -> ScoreTable:
     found, images = [], dict.fromkeys(comparison.sets, 0)
     for standing in comparison.standings:
         figures = []
@@ -137,6 +142,7 @@ def _score_table(comparison: Comparison) -> ScoreTable:
     return ScoreTable(
         printable(comparison.protocol),
         " or ".join(map(str, comparison.borders)),
+        printable(about),
         tuple((printable(name), number) for name, number in images.items()),
         tuple(found),
         _plots(comparison),
@@ -261,6 +267,47 @@ def _difference_line(name: str, found: Difference) -> DifferenceLine:
         win_rate=Figure(f"{100 * found.win_rate:.0f} %", _key(found.win_rate)),
         p=Figure(p_value(found.p), _key(found.p)),
         worst=", ".join(f"{printable(n)} {shown_number(g, 2, sign=True)}" for n, g in found.worst),
+    )
+
+
+@dataclass(frozen=True)
+class SpreadLine:
+    """How far the protocol moves one contender's scores of one set: lowest, highest, apart.
+
+    `psnr`, `ssim`: (figure, protocol) of the lowest and the highest, and their distance.
+    """
+
+    name: str
+    set: str
+    protocols: int
+    psnr: tuple[Figure, str, Figure, str, Figure]
+    ssim: tuple[Figure, str, Figure, str, Figure]
+
+
+def spread_lines(contenders: Sequence[Contender]) -> list[SpreadLine]:
+    """One line per contender and set that several protocols scored."""
+    return [
+        SpreadLine(
+            printable(found.name),
+            printable(found.set),
+            found.protocols,
+            _apart(found.psnr, 2),
+            _apart(found.ssim, 4),
+        )
+        for found in spreads(contenders)
+    ]
+
+
+def _apart(
+    ends: tuple[float, str, float, str], digits: int
+) -> tuple[Figure, str, Figure, str, Figure]:
+    low, lowest, high, highest = ends
+    return (
+        _figure(low, digits),
+        printable(lowest),
+        _figure(high, digits),
+        printable(highest),
+        _figure(high - low, digits),
     )
 
 
