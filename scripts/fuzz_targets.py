@@ -30,8 +30,13 @@ from torch import nn
 
 from restore import images
 from restore.archs.detect import detect
-from restore.archs.weights import about_weights, load_weights, state_sha256, tensors_of
-from restore.archs.weights import write_safetensors
+from restore.archs.weights import (
+    about_weights,
+    load_weights,
+    state_sha256,
+    tensors_of,
+    write_safetensors,
+)
 from restore.commands.check import tree_of_file
 from restore.commands.shared import read_tree
 from restore.data.blocks import BLOCK_FILES, read_blocks, shape_of_blocks
