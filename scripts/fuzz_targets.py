@@ -1,4 +1,4 @@
-"""What scripts/fuzz.py fuzzes: readers of files from elsewhere, right files for them, right answers.
+"""What scripts/fuzz.py fuzzes: readers of files from elsewhere, right files, and right answers.
 
 A target's input is a few named parts, so that a mutation stays inside one of them, and a reader is
 not kept out by sums: the part `how` says, in its first byte, whether checksums are made right for

@@ -306,6 +306,7 @@ def test_any_damage_to_other_formats_is_an_image_or_a_data_error(
 def test_undecodable_pixels_with_good_checksums() -> None:
     assert refused(png(9, 9, 8, 2, b"\0" * 50)) == "IMG04"  # too few rows
     assert refused(png(9, 9, 7, 2, b"\0" * 500)) == "IMG04"  # no such depth
+    assert refused(png(9, 9, 0, 0, b"\0" * 9, chunk(b"tRNS", b"\0\1"))) == "IMG04"  # none at all
     assert refused(png(0, 9, 8, 2, b"")) == "IMG04"
     assert refused(png(9, 9, 8, 3, b"\0" * 90)) == "IMG04"  # no palette
 

@@ -367,9 +367,7 @@ MAKERS = {
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("maker", MAKERS)
-def test_a_file_that_makes_what_it_does_not_store(
-    tmp_path: Path, maker: str, zipped: bool
-) -> None:
+def test_a_file_that_makes_what_it_does_not_store(tmp_path: Path, maker: str, zipped: bool) -> None:
     """Some hundred bytes could else ask for all memory: lists in lists count by multiplying."""
     pickled = b"\x80\2}X\1\0\0\0w" + MAKERS[maker] + b"s."
     file = tmp_path / "net.pth"

@@ -28,8 +28,8 @@ CODECS = ("raw", "zlib", "zstd")
 Shape = tuple[int, int, int, int]
 """height, width, channels, bytes of a value"""
 Unpack = Callable[[bytes, int], bytes]
-"""(packed, size) -> `size` bytes. Raises whatever the codec raises, and ValueError for another size,
-of which no more than that is unpacked: a kB could hold a GB."""
+"""(packed, size) -> `size` bytes. Raises whatever the codec raises, and ValueError for another
+size, of which no more than that is unpacked: a kB could hold a GB."""
 
 
 class Packing(NamedTuple):
