@@ -1,0 +1,206 @@
+"""Files from elsewhere: what scripts/fuzz.py found, bombs, and its targets on changed inputs."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import importlib.util
+import io
+import struct
+import subprocess
+import sys
+import tarfile
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.io import savemat
+
+from restore.data.blocks import BLOCK_FILES, shape_of_blocks
+from restore.data.prepare import dnd
+from restore.data.prepare.source import Source
+from restore.errors import DataError, RestoreError, WeightsError
+from restore.metrics.niqe import FEATURES, NiqeModel
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "scripts" / "fuzz.py"
+TARGETS = ("options", "pack", "shards", "weights", "checkpoint", "image", "archive", "matrix")
+
+
+def peak(act: Callable[[], object]) -> int:
+    """Bytes of Python's and NumPy's memory that `act` takes at once."""
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def listed(file: Path) -> list[str]:
+    with Source([file]) as source:
+        return [member.path for member in source.members]
+
+
+# Archives -----------------------------------------------------------------------------------------
+
+
+def test_a_zip_with_a_nameless_entry(tmp_path: Path) -> None:
+    file = tmp_path / "a.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x", b"body")
+    body = file.read_bytes()
+    at = body.index(b"PK\1\2")
+    body = body[: at + 28] + b"\0\0" + body[at + 30 : at + 46] + body[at + 47 :]
+    end = body.index(b"PK\5\6")
+    (size,) = struct.unpack_from("<I", body, end + 12)
+    file.write_bytes(body[: end + 12] + struct.pack("<I", size - 1) + body[end + 16 :])
+    with pytest.raises(DataError, match=r"error\[DAT20\]: the source cannot be read .*a\.zip"):
+        listed(file)
+
+
+def test_a_zip_whose_entries_share_their_bytes(tmp_path: Path) -> None:
+    """Each is small enough for its own packed bytes; all of them are not for the file."""
+    file = tmp_path / "a.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.png", bytes(1 << 20))
+        for number in range(1, 400):
+            again = copy.copy(archive.filelist[0])
+            again.filename = again.orig_filename = f"{number}.png"
+            archive.filelist.append(again)
+    with pytest.raises(DataError, match=r"error\[DAT22\].*at most 200 times"):
+        listed(file)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_tar_whose_names_are_a_bomb(tmp_path: Path, kind: bytes, first: bool) -> None:
+    """tarfile reads a long name whole, before anything can be said about its member."""
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, 64 << 20
+    file = tmp_path / "a.tar.gz"
+    with gzip.open(file, "wb", 1) as out:
+        if not first:
+            out.write(tarfile.TarInfo("a.png").tobuf())
+        out.write(info.tobuf())
+        out.write(bytes(64 << 20))
+
+    def refused() -> None:
+        with pytest.raises(DataError, match=r"error\[DAT20\].*a\.tar\.gz"):
+            listed(file)
+
+    assert peak(refused) < 8 << 20
+
+
+def test_names_longer_than_a_header_are_read(tmp_path: Path) -> None:
+    name = "/".join(["folder" * 8] * 8) + "/é.png"
+    for number, form in enumerate((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT)):
+        file = tmp_path / f"{number}.tar"
+        with tarfile.open(file, "w", format=form) as tar:
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"abc"))
+        assert listed(file) == [f"{number}/{name}"]
+
+
+# MATLAB's and NumPy's files -----------------------------------------------------------------------
+
+
+def test_matlabs_files_of_another_version(tmp_path: Path) -> None:
+    """A flipped byte of the header makes it another version, which scipy reads by no means."""
+    noisy = tmp_path / BLOCK_FILES[0]
+    savemat(noisy, {noisy.stem: np.zeros((1, 1, 2, 2, 3), np.uint8)})
+    boxes = np.empty(2, object)
+    boxes[:] = [np.array([[1.0, 1, 2, 3], [2, 2, 3, 4]])] * 2
+    (tmp_path / "images_srgb").mkdir()
+    savemat(tmp_path / "info.mat", {"info": {"boundingboxes": boxes}})
+    image = tmp_path / "images_srgb" / "0001.mat"
+    savemat(image, {"InoisySRGB": np.full((4, 4, 3), 0.5)})
+    read = list(dnd.read_blocks(tmp_path, "images_srgb/0001.mat"))
+    assert [block.shape for block in read] == [(2, 3, 3)] * 2
+    for file in (noisy, image):
+        body = bytearray(file.read_bytes())
+        body[125] = 2
+        file.write_bytes(body)
+    with pytest.raises(DataError, match=r"error\[DAT18\].*NotImplementedError"):
+        shape_of_blocks(noisy, noisy, channels=3)
+    with pytest.raises(DataError, match=r"error\[DAT27\].*NotImplementedError"):
+        list(dnd.read_blocks(tmp_path, "images_srgb/0001.mat"))
+
+
+def test_a_model_of_niqe_that_is_a_bomb(tmp_path: Path) -> None:
+    file = tmp_path / "n.npz"
+    NiqeModel(np.zeros(FEATURES), np.eye(FEATURES)).write(file)
+    assert peak(lambda: NiqeModel.read(file)) < 1 << 20
+    np.savez_compressed(file, mu_pris_param=np.zeros(1 << 23), cov_pris_param=np.eye(FEATURES))
+
+    def refused() -> None:
+        with pytest.raises(WeightsError, match=r"error\[WGT30\].*n\.npz"):
+            NiqeModel.read(file)
+
+    assert peak(refused) < 4 << 20
+
+
+# The fuzzer's targets -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fuzz() -> ModuleType:
+    """scripts/fuzz_targets.py."""
+    spec = importlib.util.spec_from_file_location(
+        "fuzz_targets", SCRIPT.with_name("fuzz_targets.py")
+    )
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_seeds_are_read_and_changed_ones_taken_or_refused(
+    fuzz: ModuleType, tmp_path: Path, name: str
+) -> None:
+    """A few hundred of the changes that the fuzzer makes by the hundred thousand."""
+    assert set(TARGETS) == set(fuzz.TARGETS)
+    target, place = fuzz.TARGETS[name], tmp_path / "input"
+    seeds = fuzz.seeds_of(target)
+    taken = 0
+    for seed in seeds:
+        try:
+            fuzz.read_input(target, seed, place)
+            taken += 1
+        except RestoreError:
+            assert name == "image"  # turned ones, where turning is not asked for
+    assert taken > len(seeds) // 2
+
+    @settings(max_examples=40 if name == "options" else 150, deadline=None, database=None)
+    @given(data=st.data())
+    def changed(data: st.DataObject) -> None:
+        parts = fuzz.unpacked(data.draw(st.sampled_from(seeds)), target.parts)
+        part = data.draw(st.sampled_from([key for key in target.parts if parts[key]]))
+        body = bytearray(parts[part])
+        at = data.draw(st.integers(0, len(body) - 1))
+        body[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
+        try:
+            fuzz.read_input(target, fuzz.packed({**parts, part: bytes(body)}, target.parts), place)
+        except RestoreError:
+            pass
+
+    changed()
+
+
+def test_the_fuzzer_says_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "atheris.py").write_text("raise ImportError('none')")
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--finds", tmp_path / "finds"],
+        capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error[ENV01]: atheris is not installed")
+    assert done.stderr.endswith("fix: pip install atheris\n")
