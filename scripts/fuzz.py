@@ -41,23 +41,29 @@ ODD: tuple[Any, ...] = (
 
 
 def atheris_module() -> Any:
-    """The fuzzer's package, which only this script needs."""
+    """The fuzzer's package, which only this script needs. Exits with 2 without it."""
     try:
         return importlib.import_module("atheris")
-    except ImportError:
-        sys.exit(
-            "error[ENV01]: atheris is not installed (scripts/fuzz.py): got no such package; "
-            "expected atheris >= 3; fix: pip install atheris"
+    except ImportError as error:
+        problem = importlib.import_module("restore.errors").Problem(
+            "DEV04",
+            "atheris is not installed",
+            "scripts/fuzz.py",
+            str(error),
+            "the package atheris, for this script alone",
+            "pip install atheris",
         )
+        print(problem, file=sys.stderr)
+        sys.exit(2)
 
 
 def mutator(atheris: Any, names: tuple[str, ...]) -> Any:
     """Changes one part of an input: JSON by its values too, all else by libFuzzer's ways."""
-    targets = importlib.import_module("fuzz_targets")
+    framing = importlib.import_module("fuzz_parts")
 
     def mutate(data: bytes, max_size: int, seed: int) -> bytes:
         chance = random.Random(seed)
-        parts = targets.unpacked(data, names)
+        parts = framing.unpacked(data, names)
         # the longer parts more often, but not by their length
         weights = [1 + len(parts[name]).bit_length() for name in names]
         (name,) = chance.choices(names, weights)
@@ -66,7 +72,7 @@ def mutator(atheris: Any, names: tuple[str, ...]) -> Any:
         if changed is None:
             room = max(1, max_size - len(data) + len(body))
             changed = atheris.Mutate(body, room)
-        return targets.packed({**parts, name: changed}, names)[:max_size]
+        return framing.packed({**parts, name: changed}, names)[:max_size]
 
     return mutate
 
@@ -103,20 +109,20 @@ def fuzz(name: str, runs: int, seconds: int, finds: Path, corpus: Path) -> None:
     atheris = atheris_module()
     with atheris.instrument_imports(include=["restore"]):
         targets = importlib.import_module("fuzz_targets")
+    framing, errors = map(importlib.import_module, ("fuzz_parts", "restore.errors"))
     quiet()
     target = targets.TARGETS[name]
     corpus.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(targets.seeds_of(target)):
+    for number, seed in enumerate(framing.seeds_of(target)):
         (corpus / f"seed{number:02d}").write_bytes(seed)
     folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=corpus.parent))
     words, scratch = folder / "words", folder / "input"
     words.write_text("# words\n" + "".join(map(quoted, sorted(target.words()))) + '"x"\n')
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    errors = importlib.import_module("restore.errors")
 
     def once(data: bytes) -> None:
         try:
-            targets.read_input(target, data, scratch)
+            framing.read_input(target, data, scratch)
         except errors.RestoreError as error:
             assert error.problems and not any("\n" in str(p) for p in error.problems)
 
@@ -143,10 +149,10 @@ def quiet() -> None:
 
 def repeat(name: str, file: Path) -> None:
     """Read one input outside the fuzzer."""
-    targets = importlib.import_module("fuzz_targets")
+    framing, targets = map(importlib.import_module, ("fuzz_parts", "fuzz_targets"))
     quiet()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-        targets.read_input(targets.TARGETS[name], file.read_bytes(), Path(folder) / "input")
+        framing.read_input(targets.TARGETS[name], file.read_bytes(), Path(folder) / "input")
     print("read without complaint")
 
 
