@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import gzip
+import hashlib
 import importlib
 import io
+import json
+import math
 import struct
 import subprocess
 import sys
@@ -13,6 +16,7 @@ import tarfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,10 +28,14 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from restore.data.blocks import BLOCK_FILES, shape_of_blocks
+from restore.data.fingerprint import FileHashes
 from restore.data.prepare import dnd
 from restore.data.prepare.source import Source
 from restore.errors import DataError, RestoreError, WeightsError
 from restore.metrics.niqe import FEATURES, NiqeModel
+from restore.recipes.build import weights_file
+from restore.reports.curves import read_curves
+from restore.reports.records import ImageRow, read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "fuzz.py"
@@ -146,6 +154,64 @@ def test_a_model_of_niqe_that_is_a_bomb(tmp_path: Path) -> None:
             NiqeModel.read(file)
 
     assert peak(refused) < 4 << 20
+
+
+# Files of ours that something else has changed ----------------------------------------------------
+
+ODD_JSON = [b"", b"[]", b"3", b"{}", b'{"step": "1"}', b'{"step": -1}', b"[" * 99_999, b"\xff"]
+
+
+@pytest.mark.parametrize("body", ODD_JSON)
+def test_a_runs_note_of_its_newest_checkpoint(tmp_path: Path, body: bytes) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "latest.json").write_bytes(body)
+    with pytest.raises(WeightsError, match=r"error\[WGT05\].*latest\.json"):
+        weights_file(str(tmp_path), None)
+
+
+ROW = asdict(ImageRow("Set5", "a.png", "psnr-y", 2, 30.0, 0.9, 28.0, 0.8, 4, 5, 0.1, "n", "w", "c"))
+
+
+def test_a_row_is_read_as_it_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({**ROW, "psnr": math.inf, "of_later": [1]}) + "\n")
+    (row,) = read_rows(file)
+    assert row.psnr == math.inf and asdict(row)["ssim"] == ROW["ssim"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("psnr", "30"), ("psnr", None), ("psnr", True), ("image", 3), ("width", 4.5),
+     ("further", []), ("further", {"lpips": "x"})],
+)  # fmt: skip
+def test_a_row_of_other_types(tmp_path: Path, key: str, value: object) -> None:
+    """Else it would be a mean, a table or a traceback later on."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(ROW) + "\n" + json.dumps({**ROW, key: value}) + "\n")
+    with pytest.raises(DataError, match=rf"error\[DAT28\].*rows\.jsonl:2.*{key}"):
+        read_rows(file)
+
+
+@pytest.mark.parametrize("body", ODD_JSON)
+def test_rows_that_are_none(tmp_path: Path, body: bytes) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(json.dumps(ROW).encode() + b"\n" + body + b"\n")
+    with pytest.raises(DataError, match=r"error\[DAT28\].*rows\.jsonl:2"):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize("body", [*ODD_JSON, b'{"x": {}}'])
+def test_what_is_only_remembered_is_done_again(tmp_path: Path, body: bytes) -> None:
+    image, store = tmp_path / "a.png", tmp_path / "hashes.json"
+    image.write_bytes(b"pixels")
+    store.write_bytes(body)
+    assert FileHashes(store).of(image) == hashlib.sha256(b"pixels").hexdigest()
+    about = image.stat()
+    store.write_text(json.dumps({str(image.resolve()): [about.st_size, about.st_mtime_ns]}))
+    assert FileHashes(store).of(image) == hashlib.sha256(b"pixels").hexdigest()
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(body + b'\n{"step": 1, "val/a/psnr": 30}\n')
+    (series,) = read_curves("run", log)
+    assert series.measure == "val/a/psnr"
 
 
 # The fuzzer's targets -----------------------------------------------------------------------------
