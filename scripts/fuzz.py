@@ -182,7 +182,7 @@ def begin() -> int:
     )
     parser.add_argument("--target", choices=TARGETS, help="only this one, in this process")
     parser.add_argument("--runs", type=int, default=100_000, help="inputs of a target, at most")
-    parser.add_argument("--seconds", type=int, default=15, help="of a target, at most")
+    parser.add_argument("--seconds", type=int, default=12, help="of a target, at most")
     parser.add_argument("--finds", type=Path, default=ROOT / "experiments" / "fuzz")
     parser.add_argument("--corpus", type=Path, help="a folder to keep the corpus in")
     parser.add_argument("--repeat", type=Path, metavar="FILE", help="read one input of --target")

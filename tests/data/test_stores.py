@@ -211,6 +211,15 @@ def test_zstd_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("tiles", [False, True])
+def test_an_image_outlives_its_pack(tmp_path: Path, tiles: bool) -> None:
+    """A closed file's number may already be another file's."""
+    image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    held = pack_of(tmp_path / "p", image, tiles=tiles).held(0, None)
+    with open(__file__, "rb"):
+        assert np.array_equal(held.whole(), image)
+
+
 def repacked(folder: Path, body: bytes) -> Pack:
     """The pack of one tile with another body for it, and sums that fit."""
     records = np.frombuffer((folder / RECORDS).read_bytes(), INDEX).copy()
