@@ -165,7 +165,7 @@ def all_of(args: argparse.Namespace) -> int:
                  f"--seconds={args.seconds}", f"--finds={args.finds}"]  # fmt: skip
         words += [] if args.corpus is None else [f"--corpus={args.corpus}"]
         done = subprocess.run(words, stderr=subprocess.PIPE, text=True, errors="replace")
-        said = done.stderr.splitlines()
+        said = [s for s in done.stderr.splitlines() if not s.startswith("INFO: Instrumenting")]
         tried = [line.split()[-1] for line in said if "number_of_executed_units" in line]
         print(f"{name:<12}{tried[0] if tried else '?':>9} runs  "
               f"{'no find' if done.returncode == 0 else 'FIND'}", flush=True)  # fmt: skip

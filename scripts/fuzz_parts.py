@@ -6,10 +6,10 @@ import json
 import shutil
 import struct
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +28,6 @@ Parts = dict[str, bytes]
 class Target:
     """A reader: the parts of its input, right inputs, and reading one in an empty folder."""
 
-    about: str
     seeds: Callable[[Path], list[Parts]]
     read: Callable[[Path, Parts], None]
     parts: tuple[str, ...]
@@ -71,21 +70,16 @@ def read_back(folder: Path, names: tuple[str, ...]) -> Parts:
     return {"how": bytes([SEALED]), **there}
 
 
-def resealed(parts: Parts, header: str, sums: Callable[[bytes], dict[str, Any]]) -> Parts:
-    """The parts with a header that gives the sums of the others, where it can be changed."""
-    if not bits(parts) & SEALED:
-        return parts
+def resealed(parts: Parts, header: str) -> Parts:
+    """The parts with a header that gives the crc32 of the others, where it can be changed."""
     try:
         facts = json.loads(parts[header])
     except (ValueError, RecursionError):
         return parts
-    if not isinstance(facts, dict):
+    if not bits(parts) & SEALED or not isinstance(facts, dict):
         return parts
-    for name, body in parts.items():
-        for key, value in sums(body).items():
-            place = f"{name} {key}".strip()
-            if place in facts:
-                facts[place] = value
+    sums = {f"{name} crc32": zlib.crc32(body) for name, body in parts.items()}
+    facts |= {key: value for key, value in sums.items() if key in facts}
     return {**parts, header: json.dumps(facts).encode()}
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import struct
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,7 @@ def pack_seeds(folder: Path) -> list[Parts]:
 
 def read_pack(folder: Path, parts: Parts) -> None:
     """As the data of a training: opened, parts read, compared with the checksums."""
-    parts = resealed(parts, HEADER, lambda body: {"crc32": zlib.crc32(body)})
+    parts = resealed(parts, HEADER)
     if not parts[ENDS]:
         parts = {name: body for name, body in parts.items() if name != ENDS}
     written(folder, parts)
@@ -96,7 +95,7 @@ def shards_seeds(folder: Path) -> list[Parts]:
 
 def read_shards(folder: Path, parts: Parts) -> None:
     """As the data of a training."""
-    written(folder, resealed(parts, SHARDS_HEADER, lambda body: {"crc32": zlib.crc32(body)}))
+    written(folder, resealed(parts, SHARDS_HEADER))
     shards = Shards(folder, attempts=1)
     for index in range(min(len(shards.names), 4)):
         read_held(shards.held(index, None))
@@ -139,6 +138,24 @@ def weights_seeds(folder: Path) -> list[Parts]:
     stop = 8 + int.from_bytes(raw[:8], "little")
     sealed = {"how": bytes([SEALED | SAFETENSORS]), "head": raw[8:stop], "data": raw[stop:]}
     return [*found, sealed, {"how": bytes([SAFETENSORS]), "head": raw}]
+
+
+def weights_words() -> set[bytes]:
+    """Names that a pickle of weights may call by, and safetensors' words."""
+    rebuilds = ("tensor", "tensor_v2", "tensor_v3", "qtensor", "sparse_tensor", "nested_tensor",
+                "parameter", "parameter_with_state", "meta_tensor_no_storage", "wrapper_subclass",
+                "device_tensor_from_cpu_tensor")  # fmt: skip
+    names = [("torch._utils", f"_rebuild_{kind}") for kind in rebuilds]
+    names += [("torch._tensor", "_rebuild_from_type_v2"), ("torch.nn.parameter", "Parameter"),
+              ("torch.serialization", "_get_layout"), ("collections", "Counter"),
+              ("collections", "OrderedDict"), ("_codecs", "encode"), ("builtins", "set"),
+              ("builtins", "complex"), ("builtins", "dict"), ("builtins", "list"),
+              ("pathlib", "PosixPath"), ("numpy", "dtype"), ("torch.storage", "UntypedStorage"),
+              ("numpy._core.multiarray", "scalar"), ("argparse", "Namespace")]  # fmt: skip
+    names += [("torch", kind) for kind in ("Size", "device", "float32", "int64", "HalfStorage",
+              "FloatStorage", "BoolStorage", "strided", "sparse_coo", "per_tensor_affine")]  # fmt: skip
+    words = b'"dtype" "shape" "data_offsets" "F16" "BF16" "F8_E4M3" "BOOL" "U64" "C64"'.split()
+    return {f"c{module}\n{name}\n".encode() for module, name in names} | set(words)
 
 
 def weights_file(folder: Path, parts: Parts) -> Path:

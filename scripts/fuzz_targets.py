@@ -54,6 +54,7 @@ from fuzz_stores import (
     read_weights_file,
     shards_seeds,
     weights_seeds,
+    weights_words,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,6 +122,14 @@ def image_seeds(_: Path) -> list[Parts]:
         found.append(plain[:33] + chunks + plain[33:])
     how = (SEALED, SEALED | DROP | APPLY)
     return [{"how": bytes([h]), "bytes": body} for h in how for body in found]
+
+
+def image_words() -> set[bytes]:
+    """Names of chunks, markers and tags."""
+    chunks = b"IHDR PLTE IDAT IEND tRNS iCCP iTXt zTXt tEXt eXIf acTL gAMA VP8 VP8L VP8X ALPH ANIM"
+    markers = {bytes([255, kind]) for kind in (0xC0, 0xC1, 0xC2, 0xC4, 0xDA, 0xDB, 0xE1, 0xE2)}
+    tags = [256, 257, 258, 259, 262, 273, 274, 277, 279, 284, 317, 322, 323, 324, 325, 330, 339]
+    return {*chunks.split(), *markers, *(struct.pack("<H", tag) for tag in tags)}
 
 
 def with_right_sums(data: bytes) -> bytes:
@@ -237,13 +246,12 @@ def read_matrix(folder: Path, parts: Parts) -> None:
 
 ONE = ("how", "bytes")
 TARGETS = {
-    "options": Target("option files and overrides", option_seeds, read_option_file,
-                      ("text", "set"), option_words),
-    "pack": Target("packs of tiles and rows", pack_seeds, read_pack, PACK_PARTS),
-    "shards": Target("tar shards and their index", shards_seeds, read_shards, SHARDS_PARTS),
-    "weights": Target("weights files", weights_seeds, read_weights_file, ("how", "head", "data")),
-    "checkpoint": Target("checkpoints", checkpoint_seeds, read_checkpoint, CHECKPOINT_PARTS),
-    "image": Target("image files", image_seeds, read_image, ONE),
-    "archive": Target("archives given to prepare", archive_seeds, read_archive, ONE),
-    "matrix": Target("MATLAB's and NumPy's files", matrix_seeds, read_matrix, ONE),
+    "options": Target(option_seeds, read_option_file, ("text", "set"), option_words),
+    "pack": Target(pack_seeds, read_pack, PACK_PARTS),
+    "shards": Target(shards_seeds, read_shards, SHARDS_PARTS),
+    "weights": Target(weights_seeds, read_weights_file, ("how", "head", "data"), weights_words),
+    "checkpoint": Target(checkpoint_seeds, read_checkpoint, CHECKPOINT_PARTS),
+    "image": Target(image_seeds, read_image, ONE, image_words),
+    "archive": Target(archive_seeds, read_archive, ONE),
+    "matrix": Target(matrix_seeds, read_matrix, ONE),
 }  # fmt: skip

@@ -231,7 +231,7 @@ def test_seeds_are_read_and_changed_ones_taken_or_refused(
 ) -> None:
     """A few hundred of the changes that the fuzzer makes by the hundred thousand."""
     framing, targets = fuzz
-    assert set(TARGETS) == set(targets)
+    assert set(TARGETS) == set(targets) == set(importlib.import_module("fuzz").TARGETS)
     target, place = targets[name], tmp_path / "input"
     seeds = framing.seeds_of(target)
     taken = 0
