@@ -140,22 +140,29 @@ def weights_seeds(folder: Path) -> list[Parts]:
     return [*found, sealed, {"how": bytes([SAFETENSORS]), "head": raw}]
 
 
+CALLED = {
+    "torch._utils": "_rebuild_tensor _rebuild_tensor_v2 _rebuild_tensor_v3 _rebuild_qtensor "
+    "_rebuild_sparse_tensor _rebuild_nested_tensor _rebuild_parameter _rebuild_wrapper_subclass "
+    "_rebuild_parameter_with_state _rebuild_meta_tensor_no_storage",
+    "torch": "Size device float32 int64 FloatStorage HalfStorage BoolStorage strided sparse_coo",
+    "torch._tensor": "_rebuild_from_type_v2",
+    "torch.nn.parameter": "Parameter",
+    "torch.serialization": "_get_layout",
+    "torch.storage": "UntypedStorage",
+    "collections": "Counter OrderedDict",
+    "builtins": "set complex dict list",
+    "numpy": "dtype ndarray",
+    "numpy._core.multiarray": "scalar",
+    "_codecs": "encode",
+    "argparse": "Namespace",
+}
+"""Names that a pickle of weights may call by."""
+
+
 def weights_words() -> set[bytes]:
-    """Names that a pickle of weights may call by, and safetensors' words."""
-    rebuilds = ("tensor", "tensor_v2", "tensor_v3", "qtensor", "sparse_tensor", "nested_tensor",
-                "parameter", "parameter_with_state", "meta_tensor_no_storage", "wrapper_subclass",
-                "device_tensor_from_cpu_tensor")  # fmt: skip
-    names = [("torch._utils", f"_rebuild_{kind}") for kind in rebuilds]
-    names += [("torch._tensor", "_rebuild_from_type_v2"), ("torch.nn.parameter", "Parameter"),
-              ("torch.serialization", "_get_layout"), ("collections", "Counter"),
-              ("collections", "OrderedDict"), ("_codecs", "encode"), ("builtins", "set"),
-              ("builtins", "complex"), ("builtins", "dict"), ("builtins", "list"),
-              ("pathlib", "PosixPath"), ("numpy", "dtype"), ("torch.storage", "UntypedStorage"),
-              ("numpy._core.multiarray", "scalar"), ("argparse", "Namespace")]  # fmt: skip
-    names += [("torch", kind) for kind in ("Size", "device", "float32", "int64", "HalfStorage",
-              "FloatStorage", "BoolStorage", "strided", "sparse_coo", "per_tensor_affine")]  # fmt: skip
     words = b'"dtype" "shape" "data_offsets" "F16" "BF16" "F8_E4M3" "BOOL" "U64" "C64"'.split()
-    return {f"c{module}\n{name}\n".encode() for module, name in names} | set(words)
+    called = [(module, name) for module, names in CALLED.items() for name in names.split()]
+    return {f"c{module}\n{name}\n".encode() for module, name in called} | set(words)
 
 
 def weights_file(folder: Path, parts: Parts) -> Path:
