@@ -27,6 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
+from restore.commands.convert import _training_of
 from restore.data.blocks import BLOCK_FILES, shape_of_blocks
 from restore.data.fingerprint import FileHashes
 from restore.data.prepare import dnd
@@ -167,6 +168,16 @@ def test_a_runs_note_of_its_newest_checkpoint(tmp_path: Path, body: bytes) -> No
     (tmp_path / "checkpoints" / "latest.json").write_bytes(body)
     with pytest.raises(WeightsError, match=r"error\[WGT05\].*latest\.json"):
         weights_file(str(tmp_path), None)
+
+
+@pytest.mark.parametrize("name", ["state.json", "run.json"])
+@pytest.mark.parametrize("body", [body for body in ODD_JSON if not body.startswith(b"{")])
+def test_a_runs_notes_that_cannot_be_read(tmp_path: Path, name: str, body: bytes) -> None:
+    saved = tmp_path / "checkpoints" / "step_00000001"
+    saved.mkdir(parents=True)
+    ((saved if name == "state.json" else tmp_path) / name).write_bytes(body)
+    with pytest.raises(WeightsError, match=rf"error\[WGT05\].*{name}"):
+        _training_of(saved / "model.safetensors")
 
 
 ROW = asdict(ImageRow("Set5", "a.png", "psnr-y", 2, 30.0, 0.9, 28.0, 0.8, 4, 5, 0.1, "n", "w", "c"))
