@@ -154,7 +154,7 @@ class Plain:
 
 
 def evaluator_of(source: Source) -> Evaluator:
-    """Its first pass scores the bicubic baseline too, which BasicSR has not; the later ones do not."""
+    """Its first pass scores the bicubic baseline too, which BasicSR has not; later ones do not."""
     return Evaluator("set", source, [(PROTOCOLS["sr-y"], BORDER)], SCALE, World())
 
 

@@ -158,7 +158,7 @@ def _png_facts(data: bytes, where: str) -> Facts:
         elif name == b"tRNS":
             plain = False
             if colour == 0:
-                stretch = 255 // (2**depth - 1) if depth < 8 else 1  # as the decoder does
+                stretch = 255 // (2**depth - 1) if 0 < depth < 8 else 1  # as the decoder does
                 key = struct.unpack_from(">H", body)[0] * stretch
     if depth == 1 and colour == 0:
         raise flaw("IMG05", where, "a 1-bit PNG", "8 or 16 bits a channel")

@@ -31,6 +31,8 @@ from restore.options import dump, read_document
 from restore.recipes.checks import check_test, check_train
 from restore.recipes.trees import TestTree, TrainTree
 
+from helpers import TINY_TRAIN
+
 OFFICIAL = sorted((Path(__file__).parent / "official").glob("*.yml"))
 OURS = sorted((Path(__file__).parents[1] / "options").glob("t*_SRx2.yml"))
 BASES = [*OFFICIAL, *OURS]
@@ -134,6 +136,46 @@ def test_a_right_option_file_with_odd_characters(
         )
     scratch.write_bytes(raw)
     taken_or_refused(scratch)
+
+
+@st.composite
+def right_changes(draw: st.DrawFn) -> dict[str, Any]:
+    """Values of a training that fit together."""
+    total = draw(st.integers(1, 10**7))
+    milestones = draw(st.lists(st.integers(1, total), max_size=4, unique=True).map(sorted))
+    count = draw(st.integers(1, 3))
+    steps = draw(st.lists(st.integers(1, 10**6), min_size=count, max_size=count))
+    sides = draw(st.lists(st.integers(8, 200), min_size=count, max_size=count))
+    batches = draw(st.lists(st.integers(1, 64), min_size=count, max_size=count))
+    return {
+        "train.total_iter": total,
+        "train.optim_g.lr": draw(st.floats(1e-12, 10, allow_subnormal=False)),
+        "train.scheduler.milestones": milestones,
+        "train.scheduler.gamma": draw(st.floats(1e-6, 1)),
+        "train.warmup_iter": draw(st.integers(-1, total)),
+        "datasets.train.iters": steps,
+        "datasets.train.gt_sizes": [2 * side for side in sides],
+        "datasets.train.gt_size": 2 * max(sides),
+        "datasets.train.mini_batch_sizes": batches,
+        "network_g.feature_channels": draw(st.integers(1, 64)),
+        "manual_seed": draw(st.integers(0, 2**31)),
+        "name": draw(st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,20}", fullmatch=True)),
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(changes=right_changes())
+def test_what_fits_together_is_taken_and_reads_back(scratch: Path, changes: dict[str, Any]) -> None:
+    scratch.write_text(TINY_TRAIN)
+    assignments = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    tree = read_tree(TrainTree, str(scratch), assignments, check_train)
+    for key, value in changes.items():
+        held: Any = tree
+        for part in key.split("."):
+            held = getattr(held, part)
+        assert listed(held) == value, key
+    scratch.write_text(dump(tree.model_dump()))
+    assert read_tree(TrainTree, str(scratch), [], check_train) == tree
 
 
 # Packs --------------------------------------------------------------------------------------------

@@ -89,6 +89,30 @@ def test_round_trip_16_bit(tmp_path: Path, suffix: str, image: np.ndarray) -> No
     np.testing.assert_array_equal(back, image)
 
 
+@given(
+    height=st.integers(1, 70), width=st.integers(1, 70), gray=st.booleans(),
+    how=st.sampled_from([(".png", 8), (".bmp", 8), (".tif", 8), (".png", 16), (".tif", 16)]),
+    data=st.data(),
+)  # fmt: skip
+@settings(max_examples=80, deadline=None)
+def test_any_size_comes_back_whole_and_in_part(
+    height: int, width: int, gray: bool, how: tuple[str, int], data: st.DataObject
+) -> None:
+    suffix, bits = how
+    shape = (height, width) if gray else (height, width, 3)
+    rng = np.random.default_rng(height * 71 + width)
+    image = rng.integers(0, 2**bits, shape).astype(np.uint8 if bits == 8 else np.uint16)
+    file = images.encode(image, suffix, "x")
+    assert images.stored_size(file, "x") == images.check("x", file) == (height, width)
+    np.testing.assert_array_equal(images.decode(file, "x"), image)
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    rows = slice(top, data.draw(st.integers(top + 1, height)))
+    columns = slice(left, data.draw(st.integers(left + 1, width)))
+    np.testing.assert_array_equal(
+        images.decode_part(file, "x", rows, columns), image[rows, columns]
+    )
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg"])
 def test_jpeg_is_close_and_agrees_with_pillow(tmp_path: Path, suffix: str) -> None:
     smooth = cv2.resize(RGB, (128, 96), interpolation=cv2.INTER_CUBIC)
@@ -306,6 +330,7 @@ def test_any_damage_to_other_formats_is_an_image_or_a_data_error(
 def test_undecodable_pixels_with_good_checksums() -> None:
     assert refused(png(9, 9, 8, 2, b"\0" * 50)) == "IMG04"  # too few rows
     assert refused(png(9, 9, 7, 2, b"\0" * 500)) == "IMG04"  # no such depth
+    assert refused(png(9, 9, 0, 0, b"\0" * 9, chunk(b"tRNS", b"\0\1"))) == "IMG04"  # none at all
     assert refused(png(0, 9, 8, 2, b"")) == "IMG04"
     assert refused(png(9, 9, 8, 3, b"\0" * 90)) == "IMG04"  # no palette
 

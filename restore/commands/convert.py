@@ -125,10 +125,10 @@ def _training_of(file: Path) -> dict[str, Any]:
         return {}
     told: dict[str, Any] = {"run": run.name, "weights": file.stem}
     if (file.parent / "state.json").exists():
-        numbers = json.loads((file.parent / "state.json").read_text())
+        numbers = _note(file.parent / "state.json")
         told |= {key: numbers[key] for key in ("step", "samples", "best") if key in numbers}
     if (run / "run.json").exists():
-        told |= json.loads((run / "run.json").read_text())
+        told |= _note(run / "run.json")
     if (run / "options.yml").exists():
         values = read_document(run / "options.yml").values
         told["manual_seed"], told["train"] = values["manual_seed"], values["train"]
@@ -151,3 +151,21 @@ def _write_pth(path: Path, network: Any, source: Path, key: str | None) -> None:
         load_weights(network, source.with_name("model.safetensors"))
         content["params"] = official_state(network)
     torch.save(content, path)
+
+
+def _note(file: Path) -> dict[str, Any]:
+    """A JSON object that a run wrote. Raises WeightsError WGT05."""
+    try:
+        held = json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:
+        held = error
+    if isinstance(held, dict):
+        return held
+    raise WeightsError.of(
+        "WGT05",
+        "what the run noted cannot be read",
+        str(file),
+        str(held)[:100],
+        "the JSON that training writes",
+        "copy the weights out of the run's folder to convert them without it",
+    )

@@ -26,8 +26,9 @@ class FileHashes:
         self._known: dict[str, list[object]] = {}
         self._changed = False
         try:
-            self._known = json.loads(store.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none yet, or not one of ours: hashed anew
+            known = json.loads(store.read_text(encoding="utf-8"))
+            self._known = known if isinstance(known, dict) else {}
+        except (OSError, ValueError, RecursionError):  # none yet, or not one of ours: hashed anew
             pass
 
     def of(self, file: Path) -> str:
@@ -35,7 +36,7 @@ class FileHashes:
         path, about = str(file.resolve()), file.stat()
         stamp = [about.st_size, about.st_mtime_ns]
         known = self._known.get(path)
-        if isinstance(known, list) and known[:2] == stamp:
+        if isinstance(known, list) and len(known) == 3 and known[:2] == stamp:
             return str(known[2])
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -14,6 +14,7 @@ So the same steps are float32 here; the two agree to 1e-5.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable
 from ctypes import c_long, c_void_p
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ TURNS = ((0, 0), (0, 1), (1, 0), (1, 1), (1, -1))
 SHARP = 0.75
 """Blocks for a fit are at least this sharp, compared with the sharpest of the image."""
 
+MODEL_BYTES = 1 << 20
+"""The largest array of a model has a hundredth of it."""
+
 HALVING = torch.tensor([-3.0, -9.0, 29.0, 111.0, 111.0, 29.0, -9.0, -3.0]) / 256
 """Weights of the antialiased Keys cubic at scale 1/2."""
 
@@ -52,6 +56,10 @@ class NiqeModel:
     def read(cls, path: Path) -> NiqeModel:
         """A model file. Raises WeightsError."""
         try:
+            with zipfile.ZipFile(path) as archive:
+                largest = max(entry.file_size for entry in archive.infolist())
+            if largest > MODEL_BYTES:
+                raise ValueError(f"{largest} bytes in one array")
             with np.load(path, allow_pickle=False) as file:
                 mean = np.asarray(file["mu_pris_param"], dtype=np.float64).reshape(FEATURES)
                 covariance = np.asarray(file["cov_pris_param"], dtype=np.float64)

@@ -121,9 +121,27 @@ def weights_file(path: str, key: str | None) -> Path:
                 "the folder of a run that has saved",
                 "train first, or name a file",
             )
-        folder = runs / f"step_{json.loads(latest.read_text())['step']:08d}"
+        folder = runs / f"step_{_newest_step(latest):08d}"
     averaged = folder / "ema.safetensors"
     return averaged if averaged.exists() and key != "params" else folder / "model.safetensors"
+
+
+def _newest_step(latest: Path) -> int:
+    """The step in a run's `latest.json`. Raises WeightsError WGT05."""
+    try:
+        step = json.loads(latest.read_text())["step"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        step = None
+    if type(step) is int and step >= 0:
+        return step
+    raise WeightsError.of(
+        "WGT05",
+        "no checkpoint in this folder",
+        str(latest),
+        "another content than a save writes",
+        '{"step": N}',
+        "name a checkpoint's folder or a weights file",
+    )
 
 
 def load_pretrained(network: nn.Module, path: PathOptions) -> None:

@@ -23,14 +23,14 @@ def read_curves(run: str, log: Path) -> list[Series]:
     """Loss and validation PSNRs of a run; nothing where there is no log, broken lines left out."""
     found: dict[str, list[tuple[float, float]]] = {}
     try:
-        lines = log.read_text(encoding="utf-8").splitlines()
+        lines = log.read_bytes().splitlines()
     except OSError:
         return []
     for line in lines:
         try:
             values = json.loads(line)
             step = float(values["step"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
         for key, value in values.items():
             wanted = key == LOSS or (key.startswith("val/") and key.endswith("/psnr"))

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from restore.errors import DataError
 
@@ -170,13 +171,11 @@ def read_rows(file: Path) -> list[ImageRow]:
 
     Raises DataError DAT28 for a file that holds something else.
     """
-    known = {f.name for f in fields(ImageRow)}
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         try:
-            values = json.loads(line)
-            rows.append(ImageRow(**{key: v for key, v in values.items() if key in known}))
-        except (ValueError, TypeError, AttributeError) as error:
+            rows.append(_row(json.loads(line)))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise DataError.of(
                 "DAT28",
                 "not a row of results",
@@ -186,6 +185,20 @@ def read_rows(file: Path) -> list[ImageRow]:
                 "name a rows.jsonl or a folder with one",
             ) from None
     return rows
+
+
+_KINDS: Mapping[Any, Any] = {"str": str, "int": int, "float": (int, float)}
+
+
+def _row(values: Mapping[str, Any]) -> ImageRow:
+    """The row of these values. Raises TypeError for what is none."""
+    row = ImageRow(**{f.name: values[f.name] for f in fields(ImageRow) if f.name in values})
+    held = [(f.name, getattr(row, f.name), _KINDS.get(f.type, Mapping)) for f in fields(row)]
+    held += [("further", value, _KINDS["float"]) for value in dict(row.further).values()]
+    for key, value, kind in held:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f"{key} {value!r}")
+    return row
 
 
 def replace_text(path: Path, text: str) -> None:

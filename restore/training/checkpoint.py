@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 from torch import Tensor
 
@@ -30,6 +31,8 @@ from restore.reports.records import replace_text
 
 SCHEMA = 1
 OWNER = ".owner"
+ALWAYS = ("state.json", "model.safetensors")
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # of odd JSON
 log = logging.getLogger("restore")
 
 
@@ -148,7 +151,7 @@ class Checkpoints:
     def _best_step(self) -> int | None:
         try:
             return int(json.loads((self.folder / "best.json").read_text())["step"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, *_UNREADABLE):
             return None
 
     def steps(self) -> list[int]:
@@ -158,7 +161,8 @@ class Checkpoints:
 
     def differences(self, saved: Saved) -> list[tuple[str, Any, Any]]:
         """(option, saved value, this run's) of the network's options that differ."""
-        theirs = about_weights(saved.folder / "model.safetensors").get("network_g", {})
+        theirs = about_weights(saved.folder / "model.safetensors").get("network_g")
+        theirs = theirs if isinstance(theirs, dict) else {}
         ours = json.loads(json.dumps(self._about.get("network_g", {})))
         return [(k, theirs[k], ours[k]) for k in ours if k in theirs and theirs[k] != ours[k]]
 
@@ -174,13 +178,12 @@ class Checkpoints:
 
 
 def load(folder: Path) -> Saved:
-    """A checkpoint that verifies. Raises CheckpointError CKP05 for one that does not."""
+    """A checkpoint that verifies. Raises CheckpointError CKP05 for one that does not, or whose
+    files are what no save writes, and CKP02 for one of a newer version."""
     fault = fault_of(folder)
     if fault is not None:
-        raise CheckpointError.of(
-            "CKP05", "checkpoint is damaged", str(folder), fault, "a whole one", "use another"
-        )
-    numbers = json.loads((folder / "state.json").read_text())
+        raise _damaged(folder, fault)
+    numbers = _numbers(folder)
     if numbers["schema"] > SCHEMA:
         raise CheckpointError.of(
             "CKP02",
@@ -190,14 +193,22 @@ def load(folder: Path) -> Saved:
             f"at most {SCHEMA}",
             "upgrade restore",
         )
-    tensors = {f.stem: safetensors.torch.load_file(f) for f in folder.glob("*.safetensors")}
+    tensors = {}
+    for name in sorted(_manifest(folder)):
+        if name.endswith(".safetensors"):
+            try:
+                tensors[name.removesuffix(".safetensors")] = safetensors.torch.load_file(
+                    folder / name
+                )
+            except (safetensors.SafetensorError, OSError, ValueError) as error:
+                raise _damaged(folder, f"{name}: {error}") from None
     return Saved(folder, tensors, numbers)
 
 
 def fault_of(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None when every file is as its manifest says."""
     try:
-        manifest = json.loads((folder / "MANIFEST.json").read_text())
+        manifest = _manifest(folder)
         for name, entry in manifest.items():
             file = folder / name
             if file.stat().st_size != entry["bytes"]:
@@ -206,9 +217,37 @@ def fault_of(folder: Path) -> str | None:
                 return f"{name} does not match its sha256"
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, *_UNREADABLE) as error:
         return f"MANIFEST.json cannot be read ({error})"
-    return None
+    unlisted = [name for name in ALWAYS if name not in manifest]
+    return f"{unlisted[0]} is not in MANIFEST.json" if unlisted else None
+
+
+def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and sha256 of each file by its name. Raises OSError or one of _UNREADABLE."""
+    manifest: dict[str, dict[str, Any]] = json.loads((folder / "MANIFEST.json").read_text())
+    for name in manifest.keys():
+        if Path(name).name != name:
+            raise ValueError(f"{name!r} is no file of it")
+    return manifest
+
+
+def _numbers(folder: Path) -> dict[str, Any]:
+    """What state.json says. Raises CheckpointError CKP05."""
+    try:
+        numbers = json.loads((folder / "state.json").read_text())
+        if isinstance(numbers["schema"], int):
+            return numbers
+        got = f"schema {numbers['schema']!r}"
+    except _UNREADABLE as error:
+        got = f"{type(error).__name__}: {error}"
+    raise _damaged(folder, f"state.json: {got}")
+
+
+def _damaged(folder: Path, fault: str) -> CheckpointError:
+    return CheckpointError.of(
+        "CKP05", "checkpoint is damaged", str(folder), fault, "a whole one", "use another"
+    )
 
 
 def sha256(file: Path) -> str:

@@ -230,6 +230,7 @@ class TrainState:
         self, tensors: Mapping[str, Mapping[str, Tensor]], numbers: Mapping[str, Any]
     ) -> None:
         """Take over a saved state. Raises CheckpointError CKP03 when it does not fit this run."""
+        _check(tensors, numbers)
         if (self.ema is None) != ("ema" not in tensors):
             raise _misfit("ema", "ema.safetensors " + ("there" if "ema" in tensors else "missing"))
         own = self.network.state_dict()
@@ -243,9 +244,9 @@ class TrainState:
         except RuntimeError as error:
             raise _misfit("network", str(error).splitlines()[-1].strip()) from None
         self._restore_optimiser(tensors["optim"])
-        self.step, self.samples = int(numbers["step"]), int(numbers["samples"])
-        self.skipped = int(numbers.get("skipped", 0))
-        self.validated, self.best = int(numbers["validated"]), dict(numbers["best"])
+        self.step, self.samples = numbers["step"], numbers["samples"]
+        self.skipped = numbers.get("skipped", 0)
+        self.validated, self.best = numbers["validated"], dict(numbers["best"])
         if self._scaler is not None and numbers.get("scaler") is not None:
             self._scaler.load_state_dict(numbers["scaler"])
 
@@ -265,14 +266,37 @@ class TrainState:
             what, _, name = key.partition("/")
             if name not in index:
                 raise _misfit("optimiser", f"state for {name}, which is not trained here")
+            if value.dim() and value.shape != trained[name].shape:
+                raise _misfit("optimiser", f"{what} of {name} of shape {tuple(value.shape)}")
             state.setdefault(index[name], {})[what] = self.world.share(value, trained[name])
         if state and len(state) != len(index):
             raise _misfit("optimiser", f"state for {len(state)} of {len(index)} parameters")
+        kinds = {tuple(sorted(held)) for held in state.values()}
+        if len(kinds) > 1:
+            raise _misfit("optimiser", "different state for different parameters")
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.network.named_parameters() if p.requires_grad]
+
+
+def _check(tensors: Mapping[str, Mapping[str, Tensor]], numbers: Mapping[str, Any]) -> None:
+    """Raises CheckpointError CKP03 for a state that no run saves."""
+    for file in ("model", "optim"):
+        if file not in tensors:
+            raise _misfit(file, f"no {file}.safetensors")
+    for key, least in (("step", 0), ("samples", 0), ("skipped", 0), ("validated", 0), ("ranks", 1)):
+        value = numbers.get(key, 0 if key == "skipped" else None)
+        if type(value) is not int or value < least:
+            raise _misfit("state.json", f"{key} {value!r}")
+    best = numbers.get("best")
+    known = isinstance(best, Mapping) and all(isinstance(v, int | float) for v in best.values())
+    if not known or best and "psnr" not in best:
+        raise _misfit("state.json", f"best {best!r}")
+    scaler = numbers.get("scaler")
+    if scaler is not None and not isinstance(scaler, Mapping):
+        raise _misfit("state.json", f"scaler {scaler!r}")
 
 
 def _misfit(what: str, got: str) -> CheckpointError:

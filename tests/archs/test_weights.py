@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -342,6 +343,45 @@ def test_a_compressed_archive(tmp_path: Path) -> None:
         for entry in old.namelist():
             new.writestr(entry, old.read(entry))
     refusal(lambda: read_weights(file), "WGT07", "compressed entry", "net/data.pkl")
+
+
+def test_entries_that_share_their_bytes(tmp_path: Path) -> None:
+    """Each MB of the file could else be read a thousand times."""
+    file = tmp_path / "net.pth"
+    with zipfile.ZipFile(saved(tmp_path, {"w": torch.zeros(999)}), "a") as archive:
+        data = next(info for info in archive.infolist() if info.filename.endswith("data/0"))
+        for number in range(1, 9):
+            again = copy.copy(data)
+            again.filename = again.orig_filename = f"net/data/{number}"
+            archive.filelist.append(again)
+        archive._didModify = True  # writes its list of entries again
+    refusal(lambda: read_weights(file), "WGT07", "more than it holds", "fix: save it again")
+
+
+MAKERS = {
+    "bytes": b"c__builtin__\nbytearray\n\x8a\x04\0\0\0\x10\x85R",
+    "a tensor": b"ctorch\nTensor\n\x8a\x04\0\0\0\x10\x85R",
+    "values": b"ctorch\nFloatTensor\n]q\0(]q\1(K\1K\1eh\1h\1e\x85R",
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("maker", MAKERS)
+def test_a_file_that_makes_what_it_does_not_store(tmp_path: Path, maker: str, zipped: bool) -> None:
+    """Some hundred bytes could else ask for all memory: lists in lists count by multiplying."""
+    pickled = b"\x80\2}X\1\0\0\0w" + MAKERS[maker] + b"s."
+    file = tmp_path / "net.pth"
+    if zipped:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("net/data.pkl", pickled)
+            archive.writestr("net/version", "3\n")
+    else:
+        torch.save({}, file, _use_new_zipfile_serialization=False)
+        empty = pickle.dumps({}, 2)
+        assert file.read_bytes().count(empty) == 1
+        file.write_bytes(file.read_bytes().replace(empty, pickled))
+    name = "Tensor" if "Tensor" in str(MAKERS[maker]) else "bytearray"
+    refusal(lambda: read_weights(file), "WGT02", "got global", name)
 
 
 @pytest.mark.parametrize(

@@ -244,20 +244,47 @@ def test_ranks_change_stage_together() -> None:
         assert len(set(names[epoch * 7 : epoch * 7 + 7])) == 7
 
 
-@given(
-    stages=st.lists(
-        st.tuples(st.integers(1, 9), st.integers(1, 5), st.just(8)), min_size=1, max_size=5
-    ),
-    step=st.integers(0, 60),
-)
-def test_position_is_the_sum_of_the_batches(stages: list[tuple[int, int, int]], step: int) -> None:
+STAGE_LISTS = st.lists(
+    st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 64)), min_size=1, max_size=5
+)  # steps, batch, gt_size
+
+
+@given(stages=STAGE_LISTS, step=st.integers(0, 60))
+def test_a_step_has_its_stage_and_its_place(stages: list[tuple[int, int, int]], step: int) -> None:
+    """As in a list of all steps, one after the other, the last stage going on."""
     staged = Stages(*zip(*stages, strict=True))
-    plain = [batch for steps, batch, _ in stages for _ in range(steps)]
-    plain += [stages[-1][1]] * step
-    assert staged.position(step) == sum(plain[:step])
-    assert staged.at(step) == Stage(
-        staged.at(step).first, plain[step] if step < len(plain) else stages[-1][1], 8
-    )
+    plain: list[Stage] = []
+    for steps, batch, gt_size in stages:
+        plain += [Stage(len(plain), batch, gt_size)] * steps
+    plain += [plain[-1]] * step
+    assert staged.at(step) == plain[step]
+    assert staged.position(step) == sum(stage.batch for stage in plain[:step])
+
+
+@given(
+    stages=STAGE_LISTS, ranks=st.integers(1, 12), recipe=st.none() | st.integers(1, 12),
+    more=st.integers(0, 2),
+)  # fmt: skip
+def test_ranks_share_a_global_batch_out(
+    stages: list[tuple[int, int, int]], ranks: int, recipe: int | None, more: int
+) -> None:
+    """Every sample of every stage's batch once, in blocks of one size; or nobody gets a share."""
+    batches = [batch for _, batch, _ in stages]
+    asked = None if recipe is None else recipe * batches[0] + more
+    shares = [Share.of(rank, ranks, batches, asked) for rank in range(ranks)]
+    if None in shares:
+        assert set(shares) == {None} and asked is not None
+        assert asked % (ranks * batches[0]) or asked == 0  # one batch a rank is always even
+        return
+    for stage in Stages(*zip(*stages, strict=True)):
+        taken: list[int] = []
+        for share in shares:
+            assert share is not None
+            for part in range(share.parts):
+                first = share.first(stage, part)
+                taken += range(first, first + share.size(stage))
+        whole = stage.batch * (ranks if asked is None else asked // batches[0])
+        assert sorted(taken) == list(range(whole))
 
 
 def test_small_images_are_extended_with_black_or_refused() -> None:

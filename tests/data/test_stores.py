@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from itertools import islice
@@ -29,8 +31,8 @@ from restore.data.source import Source
 from restore.data.sources import check_source, open_source
 from restore.data.stages import Stages
 from restore.data.stores.lmdb_store import LmdbFolder, write_lmdb
-from restore.data.stores.pack import Pack
-from restore.data.stores.pack_tiles import TILE
+from restore.data.stores.pack import ENDS, HEADER, INDEX, PIXELS, RECORDS, Pack
+from restore.data.stores.pack_tiles import TILE, packing
 from restore.data.stores.pack_writer import write_pack
 from restore.errors import BackendError, DataError, OptionError
 from restore.section import Section
@@ -44,6 +46,7 @@ KINDS: dict[str, tuple[str, str, dict[str, object]]] = {
     "shards": ("shards", "auto", {"type": "shards"}),
 }
 CODEC = "zstd" if importlib.util.find_spec("zstandard") else "zlib"
+CODEC_HERE = sorted({"zlib", CODEC})
 """case -> (what prepare makes, its layout, io_backend)"""
 
 
@@ -206,6 +209,52 @@ def test_zstd_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(BackendError, match=r"error\[DAT24\].*zstandard"):
         pack_of(tmp_path / "p", np.zeros((9, 9), np.uint8), tiles=True, codec="zstd")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_an_image_outlives_its_pack(tmp_path: Path, tiles: bool) -> None:
+    """A closed file's number may already be another file's."""
+    image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    held = pack_of(tmp_path / "p", image, tiles=tiles).held(0, None)
+    with open(__file__, "rb"):
+        assert np.array_equal(held.whole(), image)
+
+
+def repacked(folder: Path, body: bytes) -> Pack:
+    """The pack of one tile with another body for it, and sums that fit."""
+    records = np.frombuffer((folder / RECORDS).read_bytes(), INDEX).copy()
+    records["crc32"] = zlib.crc32(body)
+    files = {RECORDS: records.tobytes(), ENDS: np.array([0, len(body)], "<u8").tobytes()}
+    header = json.loads((folder / HEADER).read_text())
+    sums = {f"{name} crc32": zlib.crc32(held) for name, held in files.items()}
+    for name, held in {**files, HEADER: json.dumps({**header, **sums}).encode()}.items():
+        (folder / name).write_bytes(held)
+    (folder / PIXELS).write_bytes(body)
+    return Pack(folder)
+
+
+@pytest.mark.parametrize("codec", CODEC_HERE)
+def test_a_tile_unpacks_to_its_own_size_or_not_at_all(tmp_path: Path, codec: str) -> None:
+    """A kB of a tile could else fill all memory."""
+    image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    pack_of(tmp_path / "p", image, tiles=True, codec=codec)
+    whole = (tmp_path / "p" / PIXELS).read_bytes()
+    how = packing(codec)
+    assert how is not None
+    pack = repacked(tmp_path / "p", whole)
+    assert np.array_equal(pack.held(0, None).whole(), image)
+    bomb = how.pack(bytes(1 << 26))
+    for body in (bomb, how.pack(bytes(61)), how.pack(bytes(59)), whole[:-1], whole + b"x", b""):
+        pack = repacked(tmp_path / "p", body)
+        tracemalloc.start()
+        try:
+            with pytest.raises(
+                DataError, match=r"error\[DAT10\].*0\.png.*tiles that can be unpacked"
+            ):
+                pack.held(0, None).whole()
+            assert tracemalloc.get_traced_memory()[1] < 1 << 22
+        finally:
+            tracemalloc.stop()
 
 
 def test_sub_images_are_those_of_files_cut_up(folder: Path, tmp_path: Path) -> None:

@@ -87,6 +87,74 @@ def test_damage_is_found_and_passed_over(
     assert "step_00000002 is not used" in caplog.text
 
 
+def sealed(folder: Path, name: str, body: bytes) -> None:
+    """Another content of a file, and a manifest that agrees with it."""
+    (folder / name).write_bytes(body)
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    manifest[name] = {"bytes": len(body), "sha256": checkpoint.sha256(folder / name)}
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("state.json", b""),
+        ("state.json", b"[1]"),
+        ("state.json", b"\xff"),
+        ("state.json", b"[" * 99_999),
+        ("state.json", b'{"step": 1}'),
+        ("state.json", b'{"schema": "1"}'),
+        ("model.safetensors", b""),
+        ("optim.safetensors", b"\x02\0\0\0\0\0\0\0[]"),
+    ],
+)
+def test_content_that_no_save_writes(store: Checkpoints, name: str, body: bytes) -> None:
+    """The sums are right, so no disk did it: it is said, and nothing older is taken instead."""
+    save(store, 1)
+    newest = save(store, 2)
+    sealed(newest, name, body)
+    with pytest.raises(CheckpointError, match=rf"error\[CKP05\].*{name}"):
+        load(newest)
+    with pytest.raises(CheckpointError, match=rf"error\[CKP05\].*{name}"):
+        store.load_newest()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "fault"),
+    [
+        ("{}", "state.json is not in MANIFEST.json"),
+        ("[" * 99_999, "MANIFEST.json cannot be read"),
+        ('{"state.json": []}', "MANIFEST.json cannot be read"),
+        ("[]", "MANIFEST.json cannot be read"),
+    ],
+)
+def test_a_manifest_that_no_save_writes(store: Checkpoints, manifest: str, fault: str) -> None:
+    folder = save(store, 1)
+    (folder / "MANIFEST.json").write_text(manifest)
+    assert fault in str(fault_of(folder))
+    assert store.load_newest() is None
+
+
+def test_only_what_the_manifest_lists_is_loaded(store: Checkpoints) -> None:
+    """A file copied in beside was never compared with anything."""
+    folder = save(store, 1)
+    shutil.copy(folder / "model.safetensors", folder / "ema.safetensors")
+    assert load(folder).tensors.keys() == {"model", "optim"}
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    (folder.parent / "x.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    outside = {"../x.safetensors": manifest["model.safetensors"], **manifest}
+    (folder / "MANIFEST.json").write_text(json.dumps(outside))
+    assert "cannot be read" in str(fault_of(folder))
+
+
+@pytest.mark.parametrize("note", ["", "[]", "3", '{"step": []}', "[" * 99_999, "\xff"])
+def test_a_note_of_the_best_that_cannot_be_read(store: Checkpoints, note: str) -> None:
+    for step in (1, 2, 3):
+        save(store, step)
+        (store.folder / "best.json").write_text(note, encoding="latin-1")
+    assert store.steps() == [2, 3]
+
+
 def test_failing_disk_leaves_the_old_one(
     store: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:

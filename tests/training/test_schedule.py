@@ -95,6 +95,58 @@ def test_cyclic_cosine_is_its_formula(periods: list[int], data: st.DataObject) -
         assert rate == pytest.approx(expected, rel=1e-12)
 
 
+STEPS = st.lists(st.integers(1, 59), max_size=6, unique=True).map(sorted)
+
+
+@given(
+    milestones=STEPS,
+    gamma=st.floats(0.05, 2),
+    restarts=st.dictionaries(st.integers(0, 59), st.floats(0.1, 2), max_size=4),
+)
+def test_any_restarts_are_basicsrs(
+    milestones: list[int], gamma: float, restarts: dict[int, float]
+) -> None:
+    """Its rule for one iteration after the other; at one step a restart goes before a milestone."""
+    ours = rates(
+        {
+            "type": "MultiStepRestartLR",
+            "milestones": tuple(milestones),
+            "gamma": gamma,
+            "restarts": tuple(restarts),
+            "restart_weights": tuple(restarts.values()),
+        }
+    )
+    rate, expected = 2e-4, []
+    for step in range(60):
+        if step in restarts:
+            rate = 2e-4 * restarts[step]
+        elif step in milestones:
+            rate *= gamma
+        expected.append(rate)
+    assert ours == pytest.approx(expected, rel=1e-12)
+
+
+COURSES = st.one_of(
+    st.none(),
+    st.builds(lambda m: {"type": "MultiStepLR", "milestones": tuple(m), "gamma": 0.3}, STEPS),
+    st.builds(
+        lambda p, e: {"type": "CosineAnnealingRestartLR", "periods": (p, 60 - p), "eta_min": e,
+                      "restart_weights": (1.0, 0.5)},
+        st.integers(1, 59), st.floats(0, 1e-5),
+    ),
+)  # fmt: skip
+
+
+@given(course=COURSES, warmup=st.integers(-1, 70))
+def test_warm_up_comes_before_any_course(course: dict | None, warmup: int) -> None:
+    """And never raises the rate beyond the base; after it the course is as if there were none."""
+    with_it, without = rates(course, warmup=warmup), rates(course)
+    ramp = max(0, min(warmup - 1, 60))
+    assert with_it[:ramp] == pytest.approx([2e-4 * (k + 1) / warmup for k in range(ramp)])
+    assert with_it[ramp:] == without[ramp:]
+    assert all(0 <= rate <= 2e-4 for rate in with_it)
+
+
 def test_warm_up_rises_in_a_line() -> None:
     ours = rates({"type": "MultiStepLR", "milestones": (30,), "gamma": 0.5}, warmup=10)
     assert ours[:9] == pytest.approx([2e-5 * i for i in range(1, 10)])

@@ -112,3 +112,50 @@ def test_another_runs_checkpoint_is_refused() -> None:
     other["model"] = {k: v for k, v in other["model"].items() if k != "out.bias"}
     with pytest.raises(CheckpointError, match=r"error\[CKP03\].*network.*out.bias"):
         state().restore(other, s.numbers())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step", None),
+        ("step", "4"),
+        ("step", 1.5),
+        ("step", True),
+        ("step", -1),
+        ("samples", []),
+        ("skipped", {}),
+        ("validated", -1),
+        ("ranks", 0),
+        ("best", [1]),
+        ("best", {"step": 1}),
+        ("best", {"psnr": "high"}),
+        ("scaler", 3),
+    ],
+)
+def test_numbers_that_no_run_saves_are_refused(key: str, value: object) -> None:
+    s = state()
+    train(s, 1)
+    with pytest.raises(CheckpointError, match=rf"error\[CKP03\].*state\.json.*{key}"):
+        state().restore(s.tensors(), {**s.numbers(), key: value})
+    if key not in ("skipped", "scaler"):
+        fewer = {k: v for k, v in s.numbers().items() if k != key}
+        with pytest.raises(CheckpointError, match=rf"error\[CKP03\].*state\.json.*{key}"):
+            state().restore(s.tensors(), fewer)
+
+
+def test_a_state_of_other_shapes_is_refused() -> None:
+    """torch would take it, and step with whatever broadcasting makes of it."""
+    s = state()
+    train(s, 1)
+    other = s.tensors()
+    other["optim"] = {**other["optim"], "exp_avg/conv.weight": torch.zeros(3, 3)}
+    with pytest.raises(CheckpointError, match=r"error\[CKP03\].*exp_avg of conv.weight.*\(3, 3\)"):
+        state().restore(other, s.numbers())
+    for file in ("model", "optim"):
+        fewer = {k: v for k, v in s.tensors().items() if k != file}
+        with pytest.raises(CheckpointError, match=rf"error\[CKP03\].*{file}"):
+            state().restore(fewer, s.numbers())
+    uneven = s.tensors()
+    uneven["optim"] = {k: v for k, v in uneven["optim"].items() if k != "exp_avg/conv.weight"}
+    with pytest.raises(CheckpointError, match=r"error\[CKP03\].*optimiser"):
+        state().restore(uneven, s.numbers())

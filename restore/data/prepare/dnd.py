@@ -8,23 +8,17 @@ which is HDF5 and needs h5py; files saved again as MATLAB 5 are read without.
 from __future__ import annotations
 
 import importlib
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from restore import images
 from restore.errors import BackendError, DataError
 
 BITS = 16  # the stored values are floats; 8 bits would round the noise
-_BROKEN = (
-    ArithmeticError, AttributeError, LookupError, MatReadError, MemoryError, OSError, TypeError,
-    ValueError, zlib.error,
-)  # fmt: skip
 
 
 def read_blocks(folder: Path, path: str) -> Iterator[np.ndarray]:
@@ -48,7 +42,9 @@ def _read(file: Path, of: Any) -> np.ndarray:
         raise _not_dnd(file, "no such file")
     try:
         return np.asarray(of(file), np.float64)
-    except _BROKEN as error:
+    except BackendError:
+        raise
+    except Exception as error:  # scipy and h5py raise whatever the bytes make them raise
         raise _not_dnd(file, f"{type(error).__name__}: {error}") from None
 
 

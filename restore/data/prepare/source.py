@@ -12,7 +12,6 @@ import re
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -26,10 +25,7 @@ FOREIGN = (".rar", ".7z")
 MEMBER_LIMIT = 1 << 30  # bytes; the largest file of any set here, SIDD's blocks, has a quarter
 MEMBERS_LIMIT = 2_000_000  # the largest set here, OTS with its parts, has a third of a million
 RATIO_LIMIT, RATIO_FREE = 200, 1 << 20  # unpacked / packed, beyond the first MiB
-_BROKEN = (
-    OSError, EOFError, ValueError, KeyError, zlib.error, RuntimeError, NotImplementedError,
-    zipfile.BadZipFile, tarfile.TarError,
-)  # fmt: skip
+LONG_NAME = 1 << 20  # bytes of a tar's header for a long name, read whole by tarfile
 AGAIN = "download it again, or unpack it yourself and give the folder"
 
 
@@ -80,7 +76,7 @@ class Source:
         holder = self._holders[member.holder]
         try:
             data = holder.read(member.number)
-        except _BROKEN as error:
+        except Exception as error:  # every packer has its own kinds
             raise _broken(holder.where, f"{member.path}: {error}") from None
         if len(data) != member.size:
             got = f"{member.path}: {len(data)} bytes, not the {member.size} it lists"
@@ -125,7 +121,9 @@ def _members(root: str, holder: _Holder, index: int) -> Iterator[Member]:
                 raise _bomb(holder.where, f"over {MEMBERS_LIMIT} files", f"at most {MEMBERS_LIMIT}")
             if not _is_junk(inner):
                 yield Member(f"{root}/{inner}", size, index, number)
-    except _BROKEN as error:
+    except DataError:
+        raise
+    except Exception as error:  # every packer has its own kinds
         raise _broken(holder.where, str(error)) from None
 
 
@@ -197,13 +195,16 @@ class _Zip:
         self._infos = [info for info in self._zip.infolist() if not info.is_dir()]
 
     def listed(self) -> Iterator[tuple[str, int]]:
+        packed, unpacked = self.where.stat().st_size, 0
         for info in self._infos:
             name = _inside(info.filename, self.where)
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise _leaves(self.where, f"{name}, a link")
             if info.flag_bits & 1:
                 raise _broken(self.where, f"{name} is encrypted")
+            unpacked += info.file_size
             _bounded(name, info.file_size, info.file_size, info.compress_size, self.where)
+            _bounded(name, info.file_size, unpacked, packed, self.where)  # bytes listed twice
             yield name, info.file_size
 
     def file(self, number: int) -> None:
@@ -219,12 +220,23 @@ class _Zip:
         self._zip.close()
 
 
+class _Header(tarfile.TarInfo):
+    """A header in a tar file. A long name stands in one of its own, as long as that says."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        info = super().frombuf(buf, encoding, errors)
+        if info.size > LONG_NAME and not info.isreg() and not info.isdir():
+            raise tarfile.ReadError(f"a header of {info.size} bytes")
+        return info
+
+
 class _Tar:
     """A tar file, packed or not; read in its own order, so that nothing is unpacked twice."""
 
     def __init__(self, where: Path) -> None:
         self.where = where
-        self._tar = tarfile.open(where, "r:*")
+        self._tar = tarfile.open(where, "r:*", tarinfo=_Header)
         self._infos: list[tarfile.TarInfo] = []
 
     def listed(self) -> Iterator[tuple[str, int]]:
@@ -256,7 +268,7 @@ class _Tar:
 def _archive(file: Path) -> _Holder:
     try:
         return _Zip(file) if file.name.lower().endswith(".zip") else _Tar(file)
-    except _BROKEN as error:
+    except Exception as error:  # every packer has its own kinds
         raise _broken(file, str(error)) from None
 
 

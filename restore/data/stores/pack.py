@@ -26,7 +26,7 @@ import numpy as np
 
 from restore import images
 from restore.data.pair import Box
-from restore.data.stores.pack_tiles import CODECS, Shape, Tiles, count_of, packing, pread
+from restore.data.stores.pack_tiles import CODECS, PixelFile, Shape, Tiles, count_of, packing
 from restore.data.stores.sealed import Sealed
 from restore.data.stores.store import Held, Store
 from restore.errors import DataError
@@ -63,23 +63,20 @@ class Pack(Store):
         self._first_tile = [0, *accumulate(map(count_of, self._shapes))]
         self._ends = _ends(sealed, self._first_tile[-1]) if self._packing else None
         try:
-            self._file = os.open(os.path.join(self.root, PIXELS), os.O_RDONLY)
+            self._file = PixelFile(os.path.join(self.root, PIXELS))
         except OSError as error:
             raise sealed.damaged(f"{PIXELS}: {error}") from None
         *begins, size = accumulate(map(self._length, range(len(self.names))), initial=0)
         if self._offsets != begins:
             raise sealed.damaged(f"images in {RECORDS} that do not follow each other")
-        found = os.fstat(self._file).st_size
+        found = os.fstat(self._file.number).st_size
         if found != size:
             raise sealed.damaged(f"{PIXELS} of {found} bytes instead of {size}")
-        self._map = None if self.tiled else mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
+        number = self._file.number
+        self._map = None if self.tiled else mmap.mmap(number, 0, access=mmap.ACCESS_READ)
 
     def __reduce__(self) -> tuple[type[Pack], tuple[str]]:
         return Pack, (self.root,)  # a worker process opens it itself
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            os.close(self._file)
 
     def held(self, index: int, channels: int | None) -> Held:
         shape = self._shapes[index]
@@ -118,7 +115,7 @@ class Pack(Store):
 
     def verify(self, index: int) -> None:
         """Compare image `index` with its checksum. Raises DataError DAT10."""
-        stored = pread(self._file, self._length(index), self._offsets[index])
+        stored = self._file.read(self._length(index), self._offsets[index])
         if zlib.crc32(stored) != self._crcs[index]:
             raise DataError.of(
                 "DAT10",

@@ -9,6 +9,7 @@ from its left neighbour: about half the bytes, at the price of unpacking whole t
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,14 +27,16 @@ TILE = 128
 CODECS = ("raw", "zlib", "zstd")
 Shape = tuple[int, int, int, int]
 """height, width, channels, bytes of a value"""
-Codec = Callable[[bytes], bytes]
+Unpack = Callable[[bytes, int], bytes]
+"""(packed, size) -> `size` bytes. Raises whatever the codec raises, and ValueError for another
+size, of which no more than that is unpacked: a kB could hold a GB."""
 
 
 class Packing(NamedTuple):
     """Packing and unpacking bytes."""
 
-    pack: Codec
-    unpack: Codec
+    pack: Callable[[bytes], bytes]
+    unpack: Unpack
 
 
 def packing(codec: str) -> Packing | None:
@@ -41,13 +44,13 @@ def packing(codec: str) -> Packing | None:
     if codec == "raw":
         return None
     if codec == "zlib":
-        return Packing(lambda data: zlib.compress(data, 1), zlib.decompress)
-    for name in ("compression.zstd", "zstandard"):  # Python 3.14's own, else the package
+        return Packing(lambda data: zlib.compress(data, 1), _inflated)
+    for name, unpack in (("compression.zstd", _pythons_zstd), ("zstandard", _packages_zstd)):
         try:
             module: Any = importlib.import_module(name)
         except ImportError:
             continue
-        return Packing(partial(_zstd, module.compress), module.decompress)
+        return Packing(partial(_zstd, module.compress), partial(unpack, module))
     raise BackendError.of(
         "DAT24",
         "no zstd for this pack",
@@ -62,6 +65,59 @@ def _zstd(compress: Callable[[bytes, int], bytes], data: bytes) -> bytes:
     return compress(data, 3)
 
 
+def _inflated(data: bytes, size: int) -> bytes:
+    inflate = zlib.decompressobj()
+    flat = inflate.decompress(data, size + 1)
+    _check_end(inflate.eof and not inflate.unused_data, flat, size)
+    return flat
+
+
+def _pythons_zstd(module: Any, data: bytes, size: int) -> bytes:
+    """By Python's own module, from 3.14 on."""
+    inflate = module.ZstdDecompressor()
+    flat = inflate.decompress(data, size + 1)
+    _check_end(inflate.eof and not inflate.unused_data, flat, size)
+    return flat
+
+
+def _packages_zstd(module: Any, data: bytes, size: int) -> bytes:
+    """By the package, whose `decompress` takes whatever size a frame claims."""
+    if module.get_frame_parameters(data).content_size != size:
+        raise ValueError(f"a frame that is not of {size} bytes")
+    return module.ZstdDecompressor().decompress(data, size, allow_extra_data=False)
+
+
+def _check_end(ended: bool, flat: bytes, size: int) -> None:
+    """Raises ValueError unless `size` bytes and nothing else were packed."""
+    if len(flat) != size:
+        raise ValueError(f"{len(flat)} bytes{' or more' * (len(flat) > size)}, not {size}")
+    if not ended:
+        raise ValueError("bytes that do not end where they should")
+
+
+class PixelFile:
+    """A pack's pixels, open for as long as anything reads from them. Raises OSError."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, path: str) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+    def read(self, count: int, offset: int) -> bytes:
+        """Exactly `count` bytes; a pack's size was checked when it was opened."""
+        read = os.pread(self.number, count, offset)
+        while len(read) < count:  # one call gives at most 2 GiB
+            more = os.pread(self.number, count - len(read), offset + len(read))
+            if not more:
+                raise OSError(f"a pack was cut short while in use, at byte {offset + len(read)}")
+            read += more
+        return read
+
+
 class Tiles(Held):
     """An image in tiles. `ends`: where each of its packed tiles ends in the file, the first entry
     being where the first one begins; None for raw tiles, whose places follow from the shape."""
@@ -69,8 +125,8 @@ class Tiles(Held):
     __slots__ = ("_ends", "_file", "_offset", "_replicate", "_shape", "_unpack", "_where")
 
     def __init__(
-        self, file: int, offset: int, shape: Shape, ends: np.ndarray | None, unpack: Codec | None,
-        replicate: bool, where: str,
+        self, file: PixelFile, offset: int, shape: Shape, ends: np.ndarray | None,
+        unpack: Unpack | None, replicate: bool, where: str,
     ) -> None:  # fmt: skip
         self._file, self._offset, self._shape = file, offset, shape
         self._ends, self._unpack = ends, unpack
@@ -108,14 +164,14 @@ class Tiles(Held):
         if self._ends is None or self._unpack is None:
             pixel = channels * depth
             at = self._offset + (first * across + tall * begin * TILE) * pixel
-            row = np.frombuffer(pread(self._file, tall * sum(wide) * pixel, at), kind)
+            row = np.frombuffer(self._file.read(tall * sum(wide) * pixel, at), kind)
             ends = np.cumsum([tall * columns * channels for columns in wide])
             for columns, stop in zip(wide, ends.tolist(), strict=True):
                 yield row[stop - tall * columns * channels : stop].reshape(tall, columns, channels)
             return
         number = first // TILE * -(-across // TILE)
         ends = self._ends[number + begin : number + end + 1].tolist()
-        row = pread(self._file, ends[-1] - ends[0], ends[0])
+        row = self._file.read(ends[-1] - ends[0], ends[0])
         for columns, start, stop in zip(wide, ends[:-1], ends[1:], strict=True):
             packed = row[start - ends[0] : stop - ends[0]]
             yield self._unpacked(packed, (tall, columns, channels), kind)
@@ -123,8 +179,8 @@ class Tiles(Held):
     def _unpacked(self, packed: bytes, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
         assert self._unpack is not None
         try:
-            flat = np.frombuffer(self._unpack(packed), kind)
-            return undone(flat.reshape(shape))
+            flat = self._unpack(packed, math.prod(shape) * kind.itemsize)
+            return undone(np.frombuffer(flat, kind).reshape(shape))
         except Exception as error:  # each codec has its own kind
             raise DataError.of(
                 "DAT10",
@@ -164,14 +220,3 @@ def undone(packed: np.ndarray) -> np.ndarray:
 def count_of(shape: Shape) -> int:
     """How many tiles an image has."""
     return -(-shape[0] // TILE) * -(-shape[1] // TILE)
-
-
-def pread(file: int, count: int, offset: int) -> bytes:
-    """Exactly `count` bytes; a pack's size was checked when it was opened."""
-    read = os.pread(file, count, offset)
-    while len(read) < count:  # one call gives at most 2 GiB
-        more = os.pread(file, count - len(read), offset + len(read))
-        if not more:
-            raise OSError(f"a pack was cut short while in use, at byte {offset + len(read)}")
-        read += more
-    return read
