@@ -16,6 +16,7 @@ import zlib
 
 import numpy as np
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ALONE = 1  # filters up to this one (None, Sub) do not look at the row above
 
 
@@ -44,7 +45,7 @@ def png_part(data: bytes, top: int, left: int, height: int, width: int) -> tuple
     kept = rows[first:, : 1 + right * pixel].tobytes()
     header = struct.pack(">IIBBBBB", right, bottom - first, depth, colour, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(kept, 0)), (b"IEND", b""))
-    return data[:8] + b"".join(_chunk(name, body) for name, body in chunks), top - first
+    return SIGNATURE + b"".join(chunk(name, body) for name, body in chunks), top - first
 
 
 def _inflated(data: bytes, count: int) -> bytes | None:
@@ -64,6 +65,7 @@ def _inflated(data: bytes, count: int) -> bytes | None:
     return b"".join(parts) if not missing else None
 
 
-def _chunk(name: bytes, body: bytes) -> bytes:
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG: length, name, body, checksum."""
     crc = zlib.crc32(body, zlib.crc32(name))
     return struct.pack(">I4s", len(body), name) + body + struct.pack(">I", crc)

@@ -139,6 +139,7 @@ def bands(
         done = (end - row.start) * scale
         yield row.start * scale, band[..., :done, :]
         waiting = band[..., done:, :].clone()
+        del band  # before the next one is made
 
 
 def _row_of_tiles(cut: Cut, scale: int, restored: Callable[[Piece], Tensor]) -> Tensor:
