@@ -1,5 +1,4 @@
-"""Floor 2. Images that grow from the top, rows by rows: in memory, or as a PNG file, which then need
-not be held whole.
+"""Floor 2. Images that grow row by row: in memory, or as a PNG file, which then is never held whole.
 
 PNG specification, third edition (W3C): every row under filter 1 (Sub), as OpenCV writes it, so the
 one stream of compressed rows can be cut into IDAT chunks anywhere.

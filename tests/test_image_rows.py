@@ -109,9 +109,7 @@ def test_16_bits_do_not_go_into_a_jpeg(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ensemble, tiling", [(1, "blend"), (4, "blend"), (4, "mair")])
-def test_a_restored_file_is_what_restore_gives(
-    tmp_path: Path, ensemble: int, tiling: str
-) -> None:
+def test_a_restored_file_is_what_restore_gives(tmp_path: Path, ensemble: int, tiling: str) -> None:
     values = {"ensemble": ensemble, "tiling": tiling}
     options = PredictorOptions.model_validate(values | ({"tile": 70} if tiling == "blend" else {}))
     predictor = Predictor(Twice(), 2, SizeRule(), options=options)

@@ -29,6 +29,27 @@ Shape = tuple[int, int, int, int]
 Codec = Callable[[bytes], bytes]
 
 
+class OpenFile:
+    """A file open for reading while anyone holds this. Raises OSError."""
+
+    def __init__(self, path: str) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+    def read(self, count: int, offset: int) -> bytes:
+        """Exactly `count` bytes; a pack's size was checked when it was opened."""
+        read = os.pread(self.number, count, offset)
+        while len(read) < count:  # one call gives at most 2 GiB
+            more = os.pread(self.number, count - len(read), offset + len(read))
+            if not more:
+                raise OSError(f"a pack was cut short while in use, at byte {offset + len(read)}")
+            read += more
+        return read
+
+
 class Packing(NamedTuple):
     """Packing and unpacking bytes."""
 
@@ -69,8 +90,8 @@ class Tiles(Held):
     __slots__ = ("_ends", "_file", "_offset", "_replicate", "_shape", "_unpack", "_where")
 
     def __init__(
-        self, file: int, offset: int, shape: Shape, ends: np.ndarray | None, unpack: Codec | None,
-        replicate: bool, where: str,
+        self, file: OpenFile, offset: int, shape: Shape, ends: np.ndarray | None,
+        unpack: Codec | None, replicate: bool, where: str,
     ) -> None:  # fmt: skip
         self._file, self._offset, self._shape = file, offset, shape
         self._ends, self._unpack = ends, unpack
@@ -108,14 +129,14 @@ class Tiles(Held):
         if self._ends is None or self._unpack is None:
             pixel = channels * depth
             at = self._offset + (first * across + tall * begin * TILE) * pixel
-            row = np.frombuffer(pread(self._file, tall * sum(wide) * pixel, at), kind)
+            row = np.frombuffer(self._file.read(tall * sum(wide) * pixel, at), kind)
             ends = np.cumsum([tall * columns * channels for columns in wide])
             for columns, stop in zip(wide, ends.tolist(), strict=True):
                 yield row[stop - tall * columns * channels : stop].reshape(tall, columns, channels)
             return
         number = first // TILE * -(-across // TILE)
         ends = self._ends[number + begin : number + end + 1].tolist()
-        row = pread(self._file, ends[-1] - ends[0], ends[0])
+        row = self._file.read(ends[-1] - ends[0], ends[0])
         for columns, start, stop in zip(wide, ends[:-1], ends[1:], strict=True):
             packed = row[start - ends[0] : stop - ends[0]]
             yield self._unpacked(packed, (tall, columns, channels), kind)
@@ -164,14 +185,3 @@ def undone(packed: np.ndarray) -> np.ndarray:
 def count_of(shape: Shape) -> int:
     """How many tiles an image has."""
     return -(-shape[0] // TILE) * -(-shape[1] // TILE)
-
-
-def pread(file: int, count: int, offset: int) -> bytes:
-    """Exactly `count` bytes; a pack's size was checked when it was opened."""
-    read = os.pread(file, count, offset)
-    while len(read) < count:  # one call gives at most 2 GiB
-        more = os.pread(file, count - len(read), offset + len(read))
-        if not more:
-            raise OSError(f"a pack was cut short while in use, at byte {offset + len(read)}")
-        read += more
-    return read
