@@ -1,4 +1,4 @@
-"""Floor 2. Images that grow row by row: in memory, or as a PNG file, which then is never held whole.
+"""Floor 2. Images that grow row by row: in memory, or as a PNG file, which is then never held.
 
 PNG specification, third edition (W3C): every row under filter 1 (Sub), as OpenCV writes it, so the
 one stream of compressed rows can be cut into IDAT chunks anywhere.

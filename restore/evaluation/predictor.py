@@ -118,7 +118,8 @@ class Predictor:
         height, width = image.shape[:2]
         if self._forms_outside or unrounded:
             output, plan = self._float(_part(image, self._device))
-            onto.begin(*output.shape[-2:], output.shape[1], bits)
+            _, channels, *sides = output.shape
+            onto.begin(sides[0], sides[1], channels, bits)
             _put(output, onto, bits)
             return plan, _as_image(output) if unrounded else None
 
@@ -168,8 +169,8 @@ class Predictor:
 
         for top, band in bands(plan, self._scale, restored):
             if top == 0:
-                sides = plan.rows.length * self._scale, plan.columns.length * self._scale
-                onto.begin(*sides, band.shape[1], bits)
+                height, width = (cut.length * self._scale for cut in plan)
+                onto.begin(height, width, band.shape[1], bits)
             _put(band, onto, bits)
             del band  # before the next one is made
 
