@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -134,14 +134,14 @@ def folder(place: Path, quick: bool) -> str:
     looked = command(place, "prepare", "doctor", "div2k", "--out", ".", code=1)  # 800 it would be
     rows.append(looked.row(f"restore prepare doctor, {2 * count:,} files"))
     assert "every file has its partner" in looked.out and f"{count} of 8 bit" in looked.out
-    (_, _, first, peak), (_, _, second, _) = rows[:2]
+    (_, first, _, peak), (_, second, _, _) = rows[:2]
     return "\n".join(
         [
             f"{count:,} pairs; an opening's memory is what it adds to the process",
             text_table(HEAD, rows),
-            bar("first opening", float(first), 10, "s"),
+            bar("first opening", float(first), 10, "s CPU"),
             bar("its memory", float(peak), 200, "MiB"),
-            bar("second opening", float(second), 2, "s"),
+            bar("second opening", float(second), 2, "s CPU"),
         ]
     )
 
@@ -222,11 +222,14 @@ def readers(place: Path, quick: bool) -> str:
         for processes in (1, 8):
             words = [str(place / layout), str(count // processes), str(processes)]
             run = taken(place, READERS, *words, files=1024)
-            opened, descriptors, wrong = map(int, run.out.split())
+            opened, wrong, descriptors, peak = map(int, run.out.split())
             assert opened == count // processes * processes and not wrong
             where = f"{processes} processes" if processes > 1 else "threads"
+            run = replace(run, peak=peak / 1024)
             rows.append([*run.row(f"{layout}, {opened} in {where}"), str(descriptors)])
-    return text_table([*HEAD, "open files, most in a process"], rows)
+    return (
+        text_table([*HEAD, "open files"], rows) + "\nmemory and open files: of the largest process"
+    )
 
 
 def week(place: Path, quick: bool) -> str:

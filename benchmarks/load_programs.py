@@ -37,7 +37,8 @@ def many(root, count):
         return store, wrong  # stays open
     with ThreadPoolExecutor(64) as pool:
         readers = list(pool.map(reader, range(count)))
-    return len(readers), len(os.listdir("/proc/self/fd")), sum(wrong for _, wrong in readers)
+    wrong = sum(wrong for _, wrong in readers)
+    return len(readers), wrong, len(os.listdir("/proc/self/fd")), int(resident())
 if __name__ == "__main__":
     root, count, processes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     if processes == 1:
@@ -45,10 +46,11 @@ if __name__ == "__main__":
     else:
         with get_context("fork").Pool(processes) as pool:
             found = pool.starmap(many, [(root, count)] * processes)
-    opened, files, wrong = zip(*found)
-    print(sum(opened), max(files), sum(wrong))
+    opened, wrong, files, peak = zip(*found)
+    print(sum(opened), sum(wrong), max(files), max(peak))
 """
-"""ROOT COUNT PROCESSES: open a pack COUNT times in each; prints opened, most files, wrong crops."""
+"""ROOT COUNT PROCESSES: open a pack COUNT times in each; prints opened, wrong crops, and the most
+open files and memory (KiB) of a process."""
 
 LOGS = """
 import json, math, time
