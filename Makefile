@@ -24,6 +24,7 @@ benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/span.py
 	$(BIN)/python benchmarks/networks.py
 	$(BIN)/python benchmarks/progressive.py
+	$(BIN)/python benchmarks/load.py --quick
 
 $(VENV)/installed: requirements.txt setup.py
 	$(PYTHON) -m venv $(VENV)

@@ -221,9 +221,13 @@ def encode(image: np.ndarray, suffix: str, where: str) -> bytes:
         raise flaw("IMG13", where, f"shape {image.shape}", "(H, W, 3) RGB or (H, W)")
     encoded = png.encode(image) if kind == "PNG" else _encode(image, suffix)
     if encoded is None:
-        got = f"{image.shape[1]}x{image.shape[0]} pixels"
-        raise flaw("IMG13", where, got, f"a size that {kind} can hold")
+        raise too_large(where, image.shape[0], image.shape[1], kind)
     return encoded
+
+
+def too_large(where: str, height: int, width: int, kind: str) -> DataError:
+    """The DataError of an image that a format cannot hold."""
+    return flaw("IMG13", where, f"{width}x{height} pixels", f"a size that {kind} can hold")
 
 
 def _encode(image: np.ndarray, suffix: str) -> bytes | None:

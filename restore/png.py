@@ -34,8 +34,42 @@ HEADER = struct.Struct(">IIBBBBB")  # width, height, depth, colour, three method
 GRAY, RGB = 0, 2  # colour types
 ALONE, UP = 1, 2  # filters up to 1 (None, Sub) do not look at the row above
 LARGEST_SIDE = 1_000_000  # what libpng, and so nearly every program, reads
-LARGEST_CHUNK = 1 << 30
+STRIP = 64  # rows filtered at a time, so that they stay in the cache
 LEVEL = 1
+
+
+class Encoder:
+    """A PNG row by row: its bytes are `head`, what `rows` gives from the top on, and `end`.
+
+    uint8 or uint16, 3 channels (RGB) or 1 (gray); neither side over LARGEST_SIDE.
+    """
+
+    def __init__(self, height: int, width: int, channels: int, bits: int) -> None:
+        colour = RGB if channels == 3 else GRAY
+        self.head = SIGNATURE + _chunk(b"IHDR", HEADER.pack(width, height, bits, colour, 0, 0, 0))
+        self._deflate = isal_zlib.compressobj(LEVEL)
+        self._above = np.zeros(width * channels * bits // 8, np.uint8)
+
+    def rows(self, image: np.ndarray) -> bytes:
+        """The next rows, (h, W[, 3])."""
+        return b"".join(
+            self._strip(image[top : top + STRIP]) for top in range(0, len(image), STRIP)
+        )
+
+    def _strip(self, image: np.ndarray) -> bytes:
+        rows = np.ascontiguousarray(image, image.dtype.newbyteorder(">")).view(np.uint8)
+        rows = rows.reshape(len(image), -1)
+        filtered = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
+        filtered[:, 0] = UP
+        np.subtract(rows[0], self._above, out=filtered[0, 1:])
+        np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+        self._above = rows[-1].copy()
+        packed = self._deflate.compress(filtered)
+        return _chunk(b"IDAT", packed) if packed else b""
+
+    def end(self) -> bytes:
+        """What follows the last row."""
+        return _chunk(b"IDAT", self._deflate.flush()) + _chunk(b"IEND", b"")
 
 
 def encode(image: np.ndarray) -> bytes | None:
@@ -43,15 +77,8 @@ def encode(image: np.ndarray) -> bytes | None:
     height, width = image.shape[:2]
     if max(height, width) > LARGEST_SIDE:
         return None
-    rows = np.ascontiguousarray(image, image.dtype.newbyteorder(">")).view(np.uint8)
-    rows = rows.reshape(height, -1)
-    filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
-    filtered[:, 0] = UP
-    filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
-    colour = RGB if image.ndim == 3 else GRAY
-    header = HEADER.pack(width, height, 8 * image.itemsize, colour, 0, 0, 0)
-    return _assembled(header, isal_zlib.compress(filtered, LEVEL))
+    encoder = Encoder(height, width, 3 if image.ndim == 3 else 1, 8 * image.itemsize)
+    return b"".join([encoder.head, encoder.rows(image), encoder.end()])
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +111,10 @@ class Rows:
         """A PNG of them, stored instead of compressed, which any decoder reads at little cost."""
         height, count = len(self.values), self.values.shape[1] - 1
         header = HEADER.pack(count // self.pixel, height, 8 * self.pixel // 3, RGB, 0, 0, 0)
-        return _assembled(header, zlib.compress(self.values.tobytes(), 0))
+        body = zlib.compress(self.values.tobytes(), 0)
+        return SIGNATURE + b"".join(
+            _chunk(*c) for c in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
+        )
 
 
 def rows_of(data: bytes, count: int | None = None) -> Rows | None:
@@ -125,17 +155,9 @@ def part_of(data: bytes, top: int, left: int, height: int, width: int) -> tuple[
     return Rows(kept, found.pixel), top - first
 
 
-def _assembled(header: bytes, packed: bytes) -> bytes:
-    """The PNG whose rows, filtered and deflated, are `packed`."""
-    view = memoryview(packed)
-    pieces = [view[at : at + LARGEST_CHUNK] for at in range(0, len(packed), LARGEST_CHUNK)]
-    chunks = [(b"IHDR", header), *((b"IDAT", piece) for piece in pieces), (b"IEND", b"")]
-    return b"".join([SIGNATURE, *(part for name, body in chunks for part in _chunk(name, body))])
-
-
-def _chunk(name: bytes, body: bytes | memoryview) -> tuple[bytes, bytes | memoryview, bytes]:
+def _chunk(name: bytes, body: bytes) -> bytes:
     crc = isal_zlib.crc32(body, isal_zlib.crc32(name))
-    return struct.pack(">I4s", len(body), name), body, struct.pack(">I", crc)
+    return b"".join([struct.pack(">I4s", len(body), name), body, struct.pack(">I", crc)])
 
 
 def _pixel_chunks(data: bytes) -> Iterator[memoryview]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 # How long an example takes is no property of the code: machines are shared.
-settings.register_profile("shared machine")
+settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
 # Before torch is imported: on tensors this small, threads that wait for each other cost 10x.

@@ -163,7 +163,7 @@ def right_changes(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(changes=right_changes())
 def test_what_fits_together_is_taken_and_reads_back(scratch: Path, changes: dict[str, Any]) -> None:
     scratch.write_text(TINY_TRAIN)

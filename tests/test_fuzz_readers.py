@@ -254,9 +254,7 @@ def test_seeds_are_read_and_changed_ones_taken_or_refused(
             assert name == "image"  # turned ones, where turning is not asked for
     assert taken > len(seeds) // 2
 
-    @settings(
-        max_examples=25 if name in ("options", "checkpoint") else 100, deadline=None, database=None
-    )
+    @settings(max_examples=25 if name in ("options", "checkpoint") else 100, database=None)
     @given(data=st.data())
     def changed(data: st.DataObject) -> None:
         parts = framing.unpacked(data.draw(st.sampled_from(seeds)), target.parts)

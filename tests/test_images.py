@@ -94,7 +94,7 @@ def test_round_trip_16_bit(tmp_path: Path, suffix: str, image: np.ndarray) -> No
     how=st.sampled_from([(".png", 8), (".bmp", 8), (".tif", 8), (".png", 16), (".tif", 16)]),
     data=st.data(),
 )  # fmt: skip
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_any_size_comes_back_whole_and_in_part(
     height: int, width: int, gray: bool, how: tuple[str, int], data: st.DataObject
 ) -> None:

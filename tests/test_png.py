@@ -84,7 +84,7 @@ def assembled(image: np.ndarray, rows: bytes, pieces: int = 1) -> bytes:
 
 
 @given(gray=st.booleans(), **cases)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_is_written_others_read(
     height: int, width: int, gray: bool, dtype: type[np.unsignedinteger], content: str, seed: int
 ) -> None:
@@ -132,17 +132,16 @@ def test_a_side_beyond_what_others_read() -> None:
     assert images.decode(images.encode(longest, ".png", "x"), "x").shape == longest.shape
 
 
-def test_pixels_in_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = drawn(30, 20, False, np.uint8, "noise", 0)
-    monkeypatch.setattr(png, "LARGEST_CHUNK", 100)
+def test_pixels_in_several_chunks() -> None:
+    image = drawn(1000, 200, False, np.uint8, "noise", 0)
     encoded = png.encode(image)
-    assert encoded is not None and encoded.count(b"IDAT") > 10
+    assert encoded is not None and encoded.count(b"IDAT") > 3
     np.testing.assert_array_equal(by_opencv(encoded), image)
     np.testing.assert_array_equal(images.decode(encoded, "x"), image)
 
 
 @given(kinds=st.lists(st.sampled_from(FILTERS), min_size=40, max_size=40), **cases)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_filter_is_undone(
     height: int,
     width: int,

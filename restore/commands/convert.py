@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from restore.commands.shared import add_network, network_options, refuse_output
-from restore.errors import OptionError
+from restore.errors import OptionError, WeightsError
 from restore.reports.sinks import log_to_console
 
 KINDS = ("pth", "safetensors")

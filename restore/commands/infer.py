@@ -9,7 +9,8 @@ it, except for what `restore inspect` names as NOT told: --preset tells that. Re
 are PNG files.
 
 What does not fit into memory is cut into tiles (--tile auto). Images of more than 100 megapixels
-need --max-pixels; beside its two images, such a run holds one tile and one row of restored tiles.
+need --max-pixels; beside the input, such a run holds one tile and one row of restored tiles, for a
+PNG is written row by row; for other formats it also holds the result.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from restore import images
     from restore.archs import build_network, load_weights
     from restore.archs.weights import about_weights
+    from restore.image_rows import ImageFile
     from restore.recipes.build import channels_of, predictor_of, weights_file
     from restore.world import World
 
@@ -77,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     jobs = image_jobs(args.input, args.output, lambda file: images.check(file, **rules))
     with progress(len(jobs), 0, "infer", shown=len(jobs) > 1) as bar:
         for source, target in jobs:
-            restored = predictor.restore(images.read(source, **rules))
             target.parent.mkdir(parents=True, exist_ok=True)
-            images.write(target, restored)
+            with ImageFile(target) as file:
+                predictor.write(images.read(source, **rules), file)
             bar.update()
     return 0

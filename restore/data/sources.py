@@ -29,7 +29,7 @@ from restore.data.pairs import (
 )
 from restore.data.source import Cached, Extended, Partial, Source
 from restore.data.stores.lmdb_store import LmdbFolder
-from restore.data.stores.pack import Pack
+from restore.data.stores.pack import open_pack
 from restore.data.stores.shards import Shards
 from restore.data.stores.store import Folder, Store
 from restore.errors import DataError, OptionError
@@ -72,7 +72,7 @@ def open_store(backend: Section, root: str, *, recursive: bool = False) -> Store
     """The images of dataroot `root`; `recursive`: also those in folders under it. Raises
     DataError."""
     if isinstance(backend, PackOptions):
-        return Pack(root)
+        return open_pack(root)
     if isinstance(backend, LmdbOptions):
         return LmdbFolder(root)
     if isinstance(backend, ShardOptions):

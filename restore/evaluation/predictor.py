@@ -21,12 +21,14 @@ from restore.evaluation.memory import GIB, available, is_out_of_memory, taken
 from restore.evaluation.options import PredictorOptions
 from restore.evaluation.precision import autocast
 from restore.evaluation.tiles import RAMP, Piece, Plan, bands, even_cut, grl_cut, mair_cut, whole
+from restore.image_rows import Canvas, Rows
 
 log = logging.getLogger("restore")
 T = TypeVar("T")
 
 OVERLAP = 32  # LQ pixels, where a network's reach is not known
 SMALLEST = 64  # LQ pixels that a tile adds at least, its overlap aside
+STRIP = 64  # rows of a restored image that are rounded at a time
 PROBE = 128  # side of the tile on which memory is measured; smaller images are never cut by `auto`
 
 # Part of an image: rows and columns -> (B, C, rows, columns) in [0, 1] on the device
@@ -87,31 +89,48 @@ class Predictor:
         return self.run(image).image
 
     @torch.inference_mode()
+    def write(self, image: np.ndarray, onto: Rows) -> None:
+        """`restore`, each row handed on as soon as it is done. Raises BackendError DEV05.
+
+        Memory beyond the image and one forward pass: a row of restored tiles in float32.
+        """
+        self._restore(image, onto, unrounded=False)
+
+    @torch.inference_mode()
     def run(self, image: np.ndarray, *, unrounded: bool = False) -> Restoration:
         """`restore`, and how it went. Raises BackendError DEV05 when memory does not suffice.
 
         Memory beyond the two images and one forward pass: a row of tiles in float32, or the whole
         result where the `unrounded` numbers are wanted as well.
         """
-        bits = 8 if image.dtype == np.uint8 else 16
-
-        def view(rows: slice, columns: slice) -> Tensor:
-            part = torch.from_numpy(images.to_float(image[rows, columns]))
-            return part.to(self._device).unsqueeze(0)
-
-        height, width = image.shape[:2]
-        everything = slice(0, height), slice(0, width)
-        if self._forms_outside:
-            output, plan = self._float(view(*everything))
-            stored, floats = _stored(output, bits), _as_image(output) if unrounded else None
-        else:
-            (stored, floats), plan = self._with_room(
-                height, width, view, lambda plan: self._stored_bands(plan, view, bits, unrounded)
-            )
+        canvas = Canvas()
+        plan, floats = self._restore(image, canvas, unrounded=unrounded)
         difference = math.nan
         if self.options.tile_difference and plan.tiles > 1 and not self._forms_outside:
-            difference = self._difference(view(*everything), plan)
-        return Restoration(stored, *_about(plan), difference, floats)
+            difference = self._difference(_part(image, self._device), plan)
+        return Restoration(canvas.image, *_about(plan), difference, floats)
+
+    def _restore(
+        self, image: np.ndarray, onto: Rows, *, unrounded: bool
+    ) -> tuple[Plan, np.ndarray | None]:
+        """How `image` was cut, and the result before rounding where that is wanted."""
+        bits = 8 if image.dtype == np.uint8 else 16
+        height, width = image.shape[:2]
+        if self._forms_outside:
+            output, plan = self._float(_part(image, self._device))
+            _, channels, *sides = output.shape
+            onto.begin(sides[0], sides[1], channels, bits)
+            _put(output, onto, bits)
+            return plan, _as_image(output) if unrounded else None
+
+        def view(rows: slice, columns: slice) -> Tensor:
+            return _part(image[rows, columns], self._device)
+
+        floats: list[np.ndarray] | None = [] if unrounded else None
+        _, plan = self._with_room(
+            height, width, view, lambda plan: self._put_bands(plan, view, onto, bits, floats)
+        )
+        return plan, np.concatenate(floats) if floats else None
 
     @property
     def _forms_outside(self) -> bool:
@@ -143,29 +162,25 @@ class Predictor:
         parts = [band for _, band in bands(plan, self._scale, restored)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
 
-    def _stored_bands(
-        self, plan: Plan, view: View, bits: int, unrounded: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _put_bands(
+        self, plan: Plan, view: View, onto: Rows, bits: int, floats: list[np.ndarray] | None
+    ) -> None:
         """The restored image, rounded band by band, so that no float image is held unless asked
         for: the rounded one is the same either way."""
 
         def restored(rows: Piece, columns: Piece) -> Tensor:
             return self._tile(view, plan, rows, columns).float().cpu()
 
-        canvas: np.ndarray | None = None
-        floats: list[np.ndarray] = []
         for top, band in bands(plan, self._scale, restored):
-            rows = _stored(band, bits)
-            if unrounded:
+            if top == 0:
+                height, width = (cut.length * self._scale for cut in plan)
+                onto.begin(height, width, band.shape[1], bits)
+                if floats is not None:
+                    floats.clear()
+            _put(band, onto, bits)
+            if floats is not None:
                 floats.append(_as_image(band))
-            if len(rows) == plan.rows.length * self._scale:
-                return rows, floats[0] if floats else None
-            if canvas is None:
-                shape = plan.rows.length * self._scale, *rows.shape[1:]
-                canvas = np.empty(shape, rows.dtype)
-            canvas[top : top + len(rows)] = rows
-        assert canvas is not None
-        return canvas, np.concatenate(floats) if floats else None
+            del band  # before the next one is made
 
     def _difference(self, lq: Tensor, plan: Plan) -> float:
         """The largest difference between tiles and whole; NaN where the whole does not fit."""
@@ -299,9 +314,16 @@ def _as_image(output: Tensor) -> np.ndarray:
     return images.interleaved(output[0].float().cpu().numpy())
 
 
-def _stored(output: Tensor, bits: int) -> np.ndarray:
-    """`(1, C, h, w)` -> `(h, w[, C])`, clamped and rounded to uint8 or uint16."""
-    return images.interleaved(images.quantise(output[0].float().cpu().numpy(), bits))
+def _put(output: Tensor, onto: Rows, bits: int) -> None:
+    """Hand `(1, C, h, w)` on, clamped and rounded to uint8 or uint16, some rows at a time: rounding
+    takes several times their memory."""
+    for part in output.split(STRIP, dim=-2):
+        onto.add(images.interleaved(images.quantise(part[0].float().cpu().numpy(), bits)))
+
+
+def _part(image: np.ndarray, device: torch.device) -> Tensor:
+    """`(h, w[, C])` -> `(1, C, h, w)` in [0, 1] on `device`."""
+    return torch.from_numpy(images.to_float(image)).to(device).unsqueeze(0)
 
 
 def _turned(x: Tensor, form: int) -> Tensor:

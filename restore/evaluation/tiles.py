@@ -134,11 +134,16 @@ def bands(
         band = _row_of_tiles(plan.columns, scale, lambda column, row=row: restored(row, column))
         weights = plan.rows.weights(index, scale)
         if waiting is not None and weights is not None:
-            shared = band[..., : len(weights), :]
-            shared.copy_(torch.lerp(waiting, shared, weights.to(band).unsqueeze(1)))
+            _enter(band[..., : len(weights), :], waiting, weights.to(band).unsqueeze(1))
         done = (end - row.start) * scale
         yield row.start * scale, band[..., :done, :]
         waiting = band[..., done:, :].clone()
+        del band  # before the next one is made
+
+
+def _enter(new: Tensor, old: Tensor, weights: Tensor) -> None:
+    """`new` becomes what is seen where it is laid over `old` with `weights`."""
+    new.copy_(torch.lerp(old, new, weights))
 
 
 def _row_of_tiles(cut: Cut, scale: int, restored: Callable[[Piece], Tensor]) -> Tensor:

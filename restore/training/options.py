@@ -232,10 +232,14 @@ class LoggerOptions(Section):
     """BasicSR's `logger`."""
 
     print_freq: Count = 100
+    """Steps between reports. After 50,000 of them only every 2nd comes, after 100,000 every 4th and
+    so on, so that the logs of a long run stay small."""
     save_checkpoint_freq: Count = 5000
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
     """The newest ones kept; the best one is kept besides."""
     use_tb_logger: bool = True
+    """Event files in `tb_logger`: what `log.jsonl` holds, and the middle of the first image of each
+    validation set (256 × 256, of the first 50 validations, then ever more rarely)."""
     wandb: WandbOptions = WandbOptions()
 
 

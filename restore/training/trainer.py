@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +32,19 @@ from restore.world import World
 
 AGREE_EVERY = 10  # steps between the ranks' asking each other whether to stop
 MISSED_SAVES = 3
+MOST_REPORTS, MOST_PICTURES = 50_000, 50  # before they come more rarely: see `kept`
+PICTURE = 256  # side of what a log shows of an image, cut from its middle
 log = logging.getLogger("restore")
+
+
+def kept(number: int, most: int) -> bool:
+    """Whether a log keeps the `number`-th of its entries, so that no run fills a disk.
+
+    All of the first `most`, then every 2nd up to twice as many, every 4th up to four times as many
+    and so on: whenever a run doubles, `most` / 2 are added. A function of the number alone, so that
+    a resumed run goes on as if it had never stopped.
+    """
+    return number % (1 << ((number - 1) // most).bit_length()) == 0
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,8 @@ class Clock:
     validate_every: int | None
 
     def prints(self, step: int) -> bool:
-        return step % self.print_every == 0 or step == self.total
+        due = step % self.print_every == 0 and kept(step // self.print_every, MOST_REPORTS)
+        return due or step == self.total
 
     def saves(self, step: int) -> bool:
         return step % self.save_every == 0 or step == self.total
@@ -52,6 +66,10 @@ class Clock:
     def validates(self, step: int) -> bool:
         every = self.validate_every
         return every is not None and (step % every == 0 or step == self.total)
+
+    def shows(self, step: int) -> bool:
+        """Whether the logs get pictures of the validation at `step`."""
+        return step == self.total or kept(step // (self.validate_every or 1), MOST_PICTURES)
 
 
 @dataclass(frozen=True)
@@ -262,8 +280,9 @@ class Trainer:
         )
 
     def _show(self, index: int, seen: Seen) -> None:
-        if index == 0:
-            self._sinks.image(self.state.step, f"{seen.set}/{seen.pair.name}", seen.restored)
+        if index == 0 and self.clock.shows(self.state.step):
+            name = f"{seen.set}/{seen.pair.name}"
+            self._sinks.image(self.state.step, name, _middle(seen.restored))
         if self._pictures is not None:
             folder = self._pictures / seen.pair.name
             folder.mkdir(parents=True, exist_ok=True)
@@ -290,3 +309,9 @@ class Trainer:
         if last or self._missed >= MISSED_SAVES:
             raise error
         log.error("%s\ntraining goes on; %d save(s) missed", error, self._missed)
+
+
+def _middle(image: np.ndarray) -> np.ndarray:
+    """At most PICTURE × PICTURE pixels of an image, from its middle."""
+    top, left = (max(0, (side - PICTURE) // 2) for side in image.shape[:2])
+    return image[top : top + PICTURE, left : left + PICTURE]

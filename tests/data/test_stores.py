@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -31,7 +33,7 @@ from restore.data.source import Source
 from restore.data.sources import check_source, open_source
 from restore.data.stages import Stages
 from restore.data.stores.lmdb_store import LmdbFolder, write_lmdb
-from restore.data.stores.pack import ENDS, HEADER, INDEX, PIXELS, RECORDS, Pack
+from restore.data.stores.pack import ENDS, HEADER, INDEX, PIXELS, RECORDS, Pack, open_pack
 from restore.data.stores.pack_tiles import TILE, packing
 from restore.data.stores.pack_writer import write_pack
 from restore.errors import BackendError, DataError, OptionError
@@ -328,6 +330,48 @@ def test_a_pack_that_is_not_whole(tmp_path: Path, file: str, change, code: str) 
     target.unlink() if changed is None else target.write_bytes(changed)
     with pytest.raises(DataError, match=rf"error\[{code}\].*{tmp_path}"):
         Pack(tmp_path / "p")
+
+
+OPENINGS = """
+import resource, sys
+import numpy as np
+from restore.data.options import PackOptions
+from restore.data.sources import open_store
+from restore.errors import DataError
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+same = [open_store(PackOptions(type="pack"), sys.argv[1]) for _ in range(200)]
+assert all(int(pack.held(0, 3).whole().sum()) == 60 for pack in same)
+kept = []
+try:
+    for number in range(200):
+        kept.append(open_store(PackOptions(type="pack"), f"{sys.argv[1]}{number}"))
+except DataError as error:
+    print(len(kept), error)
+"""
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_packs_opened_often_share_a_descriptor_and_many_say_what_is_short(
+    tmp_path: Path, tiles: bool
+) -> None:
+    image = np.ones((4, 5, 3), np.uint8)
+    for name in ("p", *(f"p{number}" for number in range(64))):
+        pack_of(tmp_path / name, image, tiles=tiles)
+    command = [sys.executable, "-c", OPENINGS, str(tmp_path / "p")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    count, _, said = done.stdout.partition(" ")
+    assert 40 < int(count) < 64
+    assert "error[DAT04]: the pack cannot be opened" in said and "ulimit -n" in said
+
+
+def test_a_pack_made_anew_is_opened_anew(tmp_path: Path) -> None:
+    old = pack_of(tmp_path / "p", np.zeros((4, 5, 3), np.uint8), tiles=False)
+    first = open_pack(tmp_path / "p")
+    assert open_pack(tmp_path / "p") is first and pickle.loads(pickle.dumps(first)) is first
+    shutil.rmtree(tmp_path / "p")
+    pack_of(tmp_path / "p", np.ones((4, 5, 3), np.uint8), tiles=False)
+    assert open_pack(tmp_path / "p").held(0, 3).whole().min() == 1
+    assert old.held(0, 3).whole().max() == first.held(0, 3).whole().max() == 0
 
 
 def test_a_killed_writer_leaves_no_pack(folder: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from restore.archs.architecture import SizeRule
 from restore.archs.table import ARCHS
 from restore.errors import BackendError
 from restore.evaluation import memory, predictor
+from restore.evaluation.ledger import Ledger
 from restore.evaluation.options import PredictorOptions
 from restore.evaluation.predictor import Predictor
 from restore.evaluation.tiles import Plan, bands, even_cut, grl_cut, mair_cut
@@ -324,10 +325,15 @@ def test_half_precision_changes_the_output_a_little(precision: Any) -> None:
 
 
 def test_only_one_row_of_tiles_is_held() -> None:
-    plan = Plan(even_cut(1000, 100, 20), even_cut(300, 100, 20))
-    rows = [band.shape[-2] for _, band in bands(plan, 1, lambda r, c: torch.zeros(
-        1, 1, r.stop - r.start, c.stop - c.start))]  # fmt: skip
+    plan = Plan(even_cut(1000, 100, 20), even_cut(1000, 100, 20))
+    rows = []
+    with Ledger() as ledger:  # counts living bytes
+        for _, band in bands(plan, 1, lambda r, c: torch.zeros(
+            1, 1, r.stop - r.start, c.stop - c.start)):  # fmt: skip
+            rows.append(band.shape[-2])
+            del band
     assert sum(rows) == 1000 and max(rows) <= 100
+    assert ledger.peak < 1.7 * 4 * max(rows) * 1000  # what is shared with the next row aside
 
 
 @pytest.mark.parametrize(

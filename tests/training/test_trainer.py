@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from restore.archs.architecture import SizeRule
@@ -27,7 +30,7 @@ from restore.reports.sinks import Sinks
 from restore.training.checkpoint import Checkpoints
 from restore.training.options import OPTIMISERS
 from restore.training.state import TrainState, build_optimiser
-from restore.training.trainer import Clock, Trainer
+from restore.training.trainer import Clock, Trainer, kept
 from restore.training.writer import Writer
 from restore.world import World
 
@@ -56,12 +59,13 @@ class Collected:
     def __init__(self) -> None:
         self.values: list[tuple[int, dict[str, float]]] = []
         self.images: list[tuple[int, str]] = []
+        self.shown: list[np.ndarray] = []
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self.values.append((step, dict(values)))
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
-        assert image.dtype == np.uint8 and image.shape == (16, 16, 3)
+        self.shown.append(image)
         self.images.append((step, name))
 
     def close(self) -> None: ...
@@ -117,6 +121,7 @@ def test_it_trains_validates_and_keeps_the_best(tmp_path: Path) -> None:
     assert [s for s, v in sink.values if "loss" in v] == [10, 20, 30]
     assert losses[-1] < losses[0] and scores[-1] > scores[0] > 10
     assert sink.images == [(step, "twins/twin0") for step in (10, 20, 30)]
+    assert {(image.dtype.name, image.shape) for image in sink.shown} == {("uint8", (16, 16, 3))}
     assert run.state.best["psnr"] == max(scores)
     assert run.state.network.training  # validation gives the network back as it was
     waits = [v["data_wait"] for _, v in sink.values if "data_wait" in v]
@@ -144,6 +149,39 @@ def test_the_first_bad_step_is_named(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 2, {})
     assert checkpoints.steps() == [5]
     assert checkpoints.load_newest() is not None
+
+
+def test_the_logs_of_a_long_run_stay_small() -> None:
+    """A week of 3 million steps, each of which is to be reported, and a validation every 5,000."""
+    steps = 3_000_000
+    clock = Clock(steps, 1, 5000, 5000)
+    reports = [step for step in range(1, steps + 1) if clock.prints(step)]
+    assert reports[:50_000] == list(range(1, 50_001))
+    assert len(reports) < 50_000 + 6 * 25_000 and reports[-1] == steps
+    assert max(b - a for a, b in pairwise(reports)) == 64
+    pictures = [step for step in range(5000, steps + 1, 5000) if clock.shows(step)]
+    assert pictures[:50] == list(range(5000, 250_001, 5000)) and len(pictures) < 50 + 4 * 25
+    usual = Clock(steps, 100, 5000, 5000)
+    assert all(usual.prints(step) for step in range(100, steps + 1, 100))
+
+
+@given(number=st.integers(1, 10**12), most=st.integers(2, 10**5).map(lambda n: 2 * n))
+def test_what_a_log_keeps_thins_out_by_halves(number: int, most: int) -> None:
+    assert kept(number, most) or number > most
+    stride = 1
+    while number > most * stride:
+        stride *= 2
+    assert kept(number, most) == (number % stride == 0)
+
+
+def test_logs_show_the_middle_of_a_large_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("restore.training.trainer.PICTURE", 8)
+    sink = Collected()
+    run = trainer(tmp_path, brighter(), sink, Clock(10, 10, 15, 10))
+    assert run.run()
+    assert [image.shape for image in sink.shown] == [(8, 8, 3)]
 
 
 def test_missed_saves_are_counted(

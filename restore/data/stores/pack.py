@@ -18,15 +18,17 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 import zlib
 from itertools import accumulate
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from restore import images
 from restore.data.pair import Box
-from restore.data.stores.pack_tiles import CODECS, PixelFile, Shape, Tiles, count_of, packing
+from restore.data.stores.pack_tiles import CODECS, OpenFile, Shape, Tiles, count_of, packing
 from restore.data.stores.sealed import Sealed
 from restore.data.stores.store import Held, Store
 from restore.errors import DataError
@@ -63,20 +65,20 @@ class Pack(Store):
         self._first_tile = [0, *accumulate(map(count_of, self._shapes))]
         self._ends = _ends(sealed, self._first_tile[-1]) if self._packing else None
         try:
-            self._file = PixelFile(os.path.join(self.root, PIXELS))
+            file = OpenFile(os.path.join(self.root, PIXELS))
+            *begins, size = accumulate(map(self._length, range(len(self.names))), initial=0)
+            if self._offsets != begins:
+                raise sealed.damaged(f"images in {RECORDS} that do not follow each other")
+            found = os.fstat(file.number).st_size
+            if found != size:
+                raise sealed.damaged(f"{PIXELS} of {found} bytes instead of {size}")
+            # a map has a descriptor of its own: no pack keeps more than one
+            self._pixels = file if self.tiled else _mapped(file)
         except OSError as error:
-            raise sealed.damaged(f"{PIXELS}: {error}") from None
-        *begins, size = accumulate(map(self._length, range(len(self.names))), initial=0)
-        if self._offsets != begins:
-            raise sealed.damaged(f"images in {RECORDS} that do not follow each other")
-        found = os.fstat(self._file.number).st_size
-        if found != size:
-            raise sealed.damaged(f"{PIXELS} of {found} bytes instead of {size}")
-        number = self._file.number
-        self._map = None if self.tiled else mmap.mmap(number, 0, access=mmap.ACCESS_READ)
+            raise sealed.unopened(PIXELS, error) from None
 
-    def __reduce__(self) -> tuple[type[Pack], tuple[str]]:
-        return Pack, (self.root,)  # a worker process opens it itself
+    def __reduce__(self) -> tuple[object, ...]:
+        return open_pack, (self.root,)  # a worker process opens it itself
 
     def held(self, index: int, channels: int | None) -> Held:
         shape = self._shapes[index]
@@ -86,10 +88,10 @@ class Pack(Store):
                 "convert it, or set channels to 3",
             )  # fmt: skip
         replicate = channels == 3 and shape[2] == 1
-        if self._map is not None:
-            return _Rows(self._map, self._offsets[index], shape, replicate)
+        if isinstance(self._pixels, mmap.mmap):
+            return _Rows(self._pixels, self._offsets[index], shape, replicate)
         return Tiles(
-            self._file,
+            self._pixels,
             self._offsets[index],
             shape,
             self._ends_of(index),
@@ -115,7 +117,11 @@ class Pack(Store):
 
     def verify(self, index: int) -> None:
         """Compare image `index` with its checksum. Raises DataError DAT10."""
-        stored = self._file.read(self._length(index), self._offsets[index])
+        offset, count = self._offsets[index], self._length(index)
+        if isinstance(self._pixels, mmap.mmap):
+            stored = memoryview(self._pixels)[offset : offset + count]
+        else:
+            stored = self._pixels.read(count, offset)
         if zlib.crc32(stored) != self._crcs[index]:
             raise DataError.of(
                 "DAT10",
@@ -125,6 +131,29 @@ class Pack(Store):
                 f"crc32 {self._crcs[index]:08x}",
                 "make the pack again",
             )
+
+
+_opened: WeakValueDictionary[tuple[str, int, int, int], Pack] = WeakValueDictionary()
+_opening = threading.Lock()
+
+
+def open_pack(root: str | os.PathLike[str]) -> Pack:
+    """The pack at `root`; while it is in use in this process, the one already open. Raises
+    DataError."""
+    try:
+        header = os.stat(os.path.join(root, HEADER))  # names all else by checksum
+    except OSError:
+        return Pack(root)  # says what is wrong
+    key = os.fspath(root), header.st_dev, header.st_ino, header.st_mtime_ns
+    with _opening:
+        pack = _opened.get(key)
+        if pack is None:
+            pack = _opened[key] = Pack(root)
+        return pack
+
+
+def _mapped(file: OpenFile) -> mmap.mmap:
+    return mmap.mmap(file.number, 0, access=mmap.ACCESS_READ)
 
 
 class _Rows(Held):

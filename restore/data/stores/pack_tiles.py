@@ -95,8 +95,8 @@ def _check_end(ended: bool, flat: bytes, size: int) -> None:
         raise ValueError("bytes that do not end where they should")
 
 
-class PixelFile:
-    """A pack's pixels, open for as long as anything reads from them. Raises OSError."""
+class OpenFile:
+    """A file open for reading while anyone holds this. Raises OSError."""
 
     __slots__ = ("number",)
 
@@ -125,7 +125,7 @@ class Tiles(Held):
     __slots__ = ("_ends", "_file", "_offset", "_replicate", "_shape", "_unpack", "_where")
 
     def __init__(
-        self, file: PixelFile, offset: int, shape: Shape, ends: np.ndarray | None,
+        self, file: OpenFile, offset: int, shape: Shape, ends: np.ndarray | None,
         unpack: Unpack | None, replicate: bool, where: str,
     ) -> None:  # fmt: skip
         self._file, self._offset, self._shape = file, offset, shape

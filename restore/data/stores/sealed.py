@@ -6,6 +6,7 @@ writer leaves nothing under that name.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -81,7 +82,9 @@ class Sealed:
                 f"what restore prepare {kind} made",
                 "correct the path, or make it",
             ) from None
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        except OSError as error:
+            raise self.unopened(header, error) from None
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise self.damaged(f"{header}: {error}") from None
         if found != version:
             raise DataError.of(
@@ -98,7 +101,7 @@ class Sealed:
         try:
             held = self._fetch(name)
         except OSError as error:
-            raise self.damaged(f"{name}: {error}") from None
+            raise self.unopened(name, error) from None
         if zlib.crc32(held) != self.facts.get(f"{name} crc32"):
             raise self.damaged(f"other bytes in {name} than were written")
         return held
@@ -109,6 +112,19 @@ class Sealed:
         if not names:
             raise self.damaged("no image in it")
         return names
+
+    def unopened(self, name: str, error: OSError) -> DataError:
+        """The DataError of a file of the store that cannot be opened."""
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            return self.damaged(f"{name}: {error}")
+        return DataError.of(
+            "DAT04",
+            f"the {self._kind} cannot be opened",
+            self._root,
+            f"{name}: {error.strerror}",
+            "a descriptor for it",
+            "allow more open files (ulimit -n 65536) or use fewer data sets at once",
+        )
 
     def damaged(self, got: str) -> DataError:
         """The DataError of a store that is not whole."""
