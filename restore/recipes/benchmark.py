@@ -63,7 +63,7 @@ def _write(
     tree: TestTree, run: TestRun, rows: list[ImageRow], views: list[ImageViews], results: Path
 ) -> None:
     rule, border = tree.val.rule(tree.scale)
-    about = {
+    about: dict[str, object] = {
         "network": _name(tree),
         "parameters_deployed": run.parameters,
         "weights": tree.path.pretrain_network_g,
