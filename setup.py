@@ -24,11 +24,11 @@ global-exclude *.py[cod] __pycache__
 class WholeProject(sdist):
     """A source archive from which all that README.md shows can be done, tests too."""
 
-    def add_defaults(self):
-        super().add_defaults()
-        for line in SOURCES.split("\n"):
-            if line:
-                self.filelist.process_template_line(line)
+    def make_distribution(self):
+        for line in SOURCES.strip().splitlines():
+            self.filelist.process_template_line(line)
+        self.filelist.remove_duplicates()
+        super().make_distribution()
 
 
 setup(
