@@ -27,10 +27,12 @@ import pytest
 import torch
 
 from restore.archs import build_network
+from restore.archs.table import ARCHS
 from restore.archs.weights import official_state
 from restore.commands.check import tree_of_file
 from restore.commands.main import COMMANDS, Parser, main
 from restore.commands.shared import named_network, overrides, read_tree
+from restore.data.prepare.table import SETS
 from restore.options import read_document
 from restore.recipes.bench_trees import PRESETS, BenchTree, check_bench
 from restore.reports.published.table import published_as
@@ -231,3 +233,18 @@ def test_every_option_file_is_in_the_recipes() -> None:
     text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     missing = [f.name for f in (ROOT / "options").glob("*.yml") if f"`{f.name}`" not in text]
     assert missing == []
+
+
+# Licences
+
+
+def test_terms_of_every_network_data_set_and_package_are_told() -> None:
+    text = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    papers = {arch.paper.rpartition(" ")[2] for arch in ARCHS.values() if "arXiv" in arch.paper}
+    assert len(papers) > 3 and [paper for paper in papers if f"arXiv {paper}" not in text] == []
+    rows = [row.strip("| ").split(" | ") for row in text.splitlines() if row.startswith("| ")]
+    terms = {name: told for names, told in (row[:2] for row in rows) for name in names.split(", ")}
+    assert {record.title: record.licence for record in SETS.values()}.items() <= terms.items()
+    needed = re.findall(r'^ +"([\w-]+)[>=]', (ROOT / "setup.py").read_text(), re.MULTILINE)
+    needed += re.findall(r'\["([\w-]+)>', (ROOT / "setup.py").read_text())
+    assert len(needed) > 20 and [name for name in needed if name not in text] == []
