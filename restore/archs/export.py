@@ -189,7 +189,7 @@ def require(target: str, suffix: str) -> None:
             raise BackendError.of(
                 "ENV40", "a package for this export is not installed", f"--to {target}",
                 f"no {package}", " ".join(TARGETS[target].needs),
-                "pip install 'restore[export]', or --to torch-export",
+                "pip install onnx onnxscript onnxruntime, or --to torch-export",
             )  # fmt: skip
     if suffix != TARGETS[target].suffix:
         raise OptionError.of(
