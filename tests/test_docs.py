@@ -197,8 +197,6 @@ def test_command_line_runs(line: Line, place: Path) -> None:
     argv, output = argv_of(line.text), line.text.partition(">")[2].strip()
     if argv is None:
         pytest.skip("installs")
-    if argv[0] == "export" and any(Path(argv[-1]).name == old.name for old in place.iterdir()):
-        argv.append("--overwrite")
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         assert main(argv) == 0
