@@ -4,9 +4,32 @@ import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.sdist import sdist
 
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "restore/__init__.py").read_text()).group(1)
+
+SOURCES = """
+graft benchmarks
+graft docs
+graft options
+graft scripts
+graft tests
+include CHANGELOG.md CONTRIBUTING.md Makefile requirements.txt requirements-test.txt
+include train.py test.py datasets/README.md experiments/README.md .ci/run .gitignore
+global-exclude *.py[cod] __pycache__
+"""
+
+
+class WholeProject(sdist):
+    """A source archive from which all that README.md shows can be done, tests too."""
+
+    def make_distribution(self):
+        for line in SOURCES.strip().splitlines():
+            self.filelist.process_template_line(line)
+        self.filelist.remove_duplicates()
+        super().make_distribution()
+
 
 setup(
     name="restore",
@@ -15,11 +38,21 @@ setup(
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE", "docs/licences.md"],
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.14",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
+    cmdclass={"sdist": WholeProject},
     packages=find_packages(include=["restore", "restore.*"]),
     package_data={
         "restore": [
             "kernels/*",
+            "py.typed",
             "metrics/kernels/*",
             "ops/selective_scan/kernels/*",
             "reports/page/*.j2",

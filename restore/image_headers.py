@@ -392,8 +392,8 @@ def _webp_facts(data: bytes, where: str) -> Facts:
     return Facts(orientation, profile)
 
 
-_PARSERS: dict[str, tuple[Callable[[bytes, str], tuple[int, int]], Callable[[bytes, str], Facts]]]
-_PARSERS = {
+_Parsers = tuple[Callable[[bytes, str], tuple[int, int]], Callable[[bytes, str], Facts]]
+_PARSERS: dict[str, _Parsers] = {
     "PNG": (_png_size, _png_facts),
     "JPEG": (lambda data, where: _jpeg_frame(data, where)[1:3], _jpeg_facts),
     "BMP": (_bmp_size, _bmp_facts),

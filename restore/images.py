@@ -205,7 +205,8 @@ def write(path: str | os.PathLike[str], image: np.ndarray) -> None:
             temporary.unlink(missing_ok=True)
             raise
     except (OSError, ValueError) as error:
-        fix = None if target.parent.is_dir() else "make the folder first"
+        there = target.parent.is_dir()
+        fix = "check permissions and free space" if there else "make the folder first"
         raise flaw("IMG13", str(target), str(error), "a folder to write in", fix) from None
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -269,9 +269,9 @@ def _device(num_gpu: int | Literal["auto"], local_rank: int, *, alone: bool) -> 
             "DEV01",
             "a GPU was asked for and there is none",
             "num_gpu",
-            f"{num_gpu}",
+            f"{num_gpu} (torch {torch.__version__}: {_reason(torch.cuda.init)})",
             "0 or auto on this machine",
-            "--set num_gpu=0, or install torch with CUDA",
+            "--set num_gpu=0, or install torch with CUDA and a driver that it takes",
         )
     if alone and num_gpu != "auto" and num_gpu > 1:
         raise BackendError.of(
@@ -291,7 +291,27 @@ def _device(num_gpu: int | Literal["auto"], local_rank: int, *, alone: bool) -> 
             f"below {there}",
             f"--nproc-per-node={there}",
         )
-    return torch.device("cuda", local_rank)
+    device = torch.device("cuda", local_rank)
+    reason = _reason(lambda: torch.zeros(1, device=device))
+    if reason:
+        raise BackendError.of(
+            "DEV06",
+            "the GPU cannot be used",
+            f"cuda:{local_rank}",
+            f"{reason} (torch {torch.__version__}, CUDA {torch.version.cuda})",
+            "a GPU and a driver that this torch was built for, with memory to spare",
+            "install the torch that pytorch.org names for them, or --set num_gpu=0",
+        )
+    return device
+
+
+def _reason(attempt: Callable[[], object]) -> str:
+    """Why CUDA refuses, in its own first words; empty where it does not."""
+    try:
+        attempt()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+    return ""
 
 
 def _integer(name: str) -> int:

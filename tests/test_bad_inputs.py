@@ -314,7 +314,13 @@ def environment(**more: str) -> Callable[[pytest.MonkeyPatch], None]:
 def gpus(count: int, **more: str) -> Callable[[pytest.MonkeyPatch], None]:
     """A machine of that many GPUs."""
 
+    def no_driver() -> None:
+        raise RuntimeError("Found no NVIDIA driver on your system. Please check that you have one")
+
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        if not count:
+            monkeypatch.setattr(torch.cuda, "init", no_driver)
+            monkeypatch.setattr(torch, "__version__", "2.13.0")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         if more:
@@ -924,10 +930,11 @@ ROWS: dict[int, Bad | Good | Elsewhere] = {
     99: Elsewhere("test_bad_inputs.py::test_processes_that_cannot_meet"),
     100: Bad(
         nothing,
-        "error[DEV01]: a GPU was asked for and there is none (num_gpu): got 1; "
-        "expected 0 or auto on this machine; fix: --set num_gpu=0, or install torch "
-        "with CUDA",
-        (*TRAIN, "num_gpu=1"),
+        "error[DEV01]: a GPU was asked for and there is none (num_gpu): got 8 (torch "
+        "2.13.0: Found no NVIDIA driver on your system); expected 0 or auto on this "
+        "machine; fix: --set num_gpu=0, or install torch with CUDA and a driver that "
+        "it takes",
+        (*TRAIN, "num_gpu=8"),
         patch=gpus(0),
     ),
     101: Bad(
@@ -1083,6 +1090,71 @@ def test_a_gpu_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
         "error[DEV03]: this GPU has no bf16 (train.precision): got Old GPU; "
         "expected fp16 or fp32 on this GPU; fix: choose fp16 or fp32"
     )
+
+
+def test_a_logger_that_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    before = snapshot()
+    assert main([*TRAIN, "logger.wandb.project=p"]) == 2
+    assert capsys.readouterr().err == (
+        "error[DEV04]: wandb is not installed (logger.wandb.project): got p; expected the wandb "
+        "package; fix: pip install wandb, or leave project out\n"
+    )
+    assert snapshot() == before
+
+
+def test_a_gpu_that_this_torch_was_not_built_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuses(*shape: int, **how: object) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\n")
+
+    gpus(1)(monkeypatch)
+    monkeypatch.setattr(torch, "zeros", refuses)
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    before = snapshot()
+    assert main([*TRAIN, "num_gpu=auto"]) == 2
+    assert capsys.readouterr().err == (
+        "error[DEV06]: the GPU cannot be used (cuda:0): got CUDA error: no kernel image is "
+        "available for execution on the device (torch 2.13.0, CUDA 13.0); expected a GPU and a "
+        "driver that this torch was built for, with memory to spare; fix: install the torch that "
+        "pytorch.org names for them, or --set num_gpu=0\n"
+    )
+    assert snapshot() == before
+
+
+TINY_MAIR = (
+    "network_g={type: MaIR, upscale: 2, embed_dim: 8, depths: [1], d_state: 1, "
+    "upsampler: pixelshuffledirect}"
+)
+
+
+def test_a_scan_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for by name it is refused before a run begins; else the run says what it takes."""
+    environment = {**os.environ, "CXX": "no-such-compiler", "RESTORE_CACHE": str(tmp_path / "made")}
+    command = [sys.executable, "-m", "restore.commands", *ONE_STEP, TINY_MAIR]
+
+    def train(backend: str) -> tuple[int, str]:
+        environment["RESTORE_SCAN_BACKEND"] = backend
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        return done.returncode, done.stderr
+
+    before = snapshot()
+    assert train("cpu") == (
+        2,
+        "error[ENV30]: selective-scan backend not available (RESTORE_SCAN_BACKEND): got cpu (no "
+        "C++ compiler found as CXX=no-such-compiler; install g++ or clang++, or set CXX); expected "
+        "one of auto, reference, torch; fix: install a C++ compiler (g++ or clang++) and have it "
+        "on PATH\n",
+    )
+    code, said = train("gpu")
+    assert code == 2 and said.startswith("error[ENV30]: no such selective-scan backend")
+    assert snapshot() == before
+    code, said = train("auto")
+    assert code == 0 and "backend torch; cpu would be faster, but no C++ compiler found" in said
 
 
 @pytest.mark.parametrize("number", [97, 98, 99])

@@ -139,4 +139,4 @@ def test_without_basicsr_the_error_says_what_to_do(
         real(BRIDGE)
     text = str(caught.value)
     assert text.startswith("error[ENV32]: BasicSR cannot be imported (restore.bridges.basicsr)")
-    assert type(error).__name__ in text and "restore[basicsr]" in text and "torchvision" in text
+    assert type(error).__name__ in text and "pip install basicsr" in text and "torchvision" in text

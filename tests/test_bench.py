@@ -598,6 +598,7 @@ def test_every_row_with_a_test_file_becomes_a_matrix() -> None:
     [
         (["SPAN/SPAN/SRx5", "--weights", "w"], "OPT24"),
         (["SPAN/SPAN/SRx4"], "OPT40"),
+        (["SPAN/SPAN/SRx4", "--weights", "w"], "WGT05"),
         (["SPAN/SPAN/SRx4", "--weights", "w", "--sets", "Set6"], "OPT45"),
         (["MAXIM/MAXIM/GoPro", "--weights", "w"], "OPT24"),
         (["PLKSR/PLKSR-tiny/SRx4", "--weights", "w"], "OPT01"),

@@ -27,10 +27,12 @@ import pytest
 import torch
 
 from restore.archs import build_network
+from restore.archs.table import ARCHS
 from restore.archs.weights import official_state
 from restore.commands.check import tree_of_file
 from restore.commands.main import COMMANDS, Parser, main
 from restore.commands.shared import named_network, overrides, read_tree
+from restore.data.prepare.table import SETS
 from restore.options import read_document
 from restore.recipes.bench_trees import PRESETS, BenchTree, check_bench
 from restore.reports.published.table import published_as
@@ -118,13 +120,12 @@ def test_every_command_stands_in_the_readme() -> None:
 def test_command_line_is_accepted(line: Line) -> None:
     argv = argv_of(line.text)
     if argv is None:
-        program, what, *more = shlex.split(line.text)
+        program, what, *packages = shlex.split(line.text)
         if program == "make":
             assert f"\n{what}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
-            return
-        extra = re.fullmatch(r"restore\[(\w+)\]", more[0])
-        assert extra is not None
-        assert f'"{extra.group(1)}": [' in (ROOT / "setup.py").read_text(encoding="utf-8")
+        else:  # packages of an extra; another project is called restore on the package index
+            extras = (ROOT / "setup.py").read_text(encoding="utf-8").partition("extras_require")[2]
+            assert packages and [name for name in packages if f'"{name}>=' not in extras] == []
         return
     args = parser_of(argv[0]).parse_intermixed_args(argv[1:])
     for word in argv:
@@ -196,8 +197,6 @@ def test_command_line_runs(line: Line, place: Path) -> None:
     argv, output = argv_of(line.text), line.text.partition(">")[2].strip()
     if argv is None:
         pytest.skip("installs")
-    if argv[0] == "export" and any(Path(argv[-1]).name == old.name for old in place.iterdir()):
-        argv.append("--overwrite")
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         assert main(argv) == 0
@@ -231,3 +230,18 @@ def test_every_option_file_is_in_the_recipes() -> None:
     text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     missing = [f.name for f in (ROOT / "options").glob("*.yml") if f"`{f.name}`" not in text]
     assert missing == []
+
+
+# Licences
+
+
+def test_terms_of_every_network_data_set_and_package_are_told() -> None:
+    text = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    papers = {arch.paper.rpartition(" ")[2] for arch in ARCHS.values() if "arXiv" in arch.paper}
+    assert len(papers) > 3 and [paper for paper in papers if f"arXiv {paper}" not in text] == []
+    rows = [row.strip("| ").split(" | ") for row in text.splitlines() if row.startswith("| ")]
+    terms = {name: told for names, told in (row[:2] for row in rows) for name in names.split(", ")}
+    assert {record.title: record.licence for record in SETS.values()}.items() <= terms.items()
+    needed = re.findall(r'^ +"([\w-]+)[>=]', (ROOT / "setup.py").read_text(), re.MULTILINE)
+    needed += re.findall(r'\["([\w-]+)>', (ROOT / "setup.py").read_text())
+    assert len(needed) > 20 and [name for name in needed if name not in text] == []

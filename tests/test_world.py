@@ -34,9 +34,9 @@ def test_alone_on_the_cpu() -> None:
 def test_a_gpu_that_is_not_there() -> None:
     with pytest.raises(BackendError) as caught:
         World.start(num_gpu=8)
-    assert str(caught.value) == (
-        "error[DEV01]: a GPU was asked for and there is none (num_gpu): got 8; expected 0 or auto "
-        "on this machine; fix: --set num_gpu=0, or install torch with CUDA"
+    assert str(caught.value).startswith(
+        "error[DEV01]: a GPU was asked for and there is none (num_gpu): got 8 (torch "
+        f"{torch.__version__}: "
     )
     assert World.start(num_gpu="auto").device.type == "cpu"
 

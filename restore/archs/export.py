@@ -13,7 +13,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ class Target:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None, None, None]:
     """Without what exporters tell their developers: logs, warnings, whole graphs."""
     unseen, before = io.StringIO(), logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -189,7 +189,7 @@ def require(target: str, suffix: str) -> None:
             raise BackendError.of(
                 "ENV40", "a package for this export is not installed", f"--to {target}",
                 f"no {package}", " ".join(TARGETS[target].needs),
-                "pip install 'restore[export]', or --to torch-export",
+                "pip install onnx onnxscript onnxruntime, or --to torch-export",
             )  # fmt: skip
     if suffix != TARGETS[target].suffix:
         raise OptionError.of(

@@ -18,7 +18,7 @@ def rounded_up(side: Any, multiple: int, least: int = 1) -> Any:
         return quotient.clamp(min=least)
     quotient = torch.sym_max(quotient, least)
     number: Any = torch.scalar_tensor(quotient, dtype=torch.int64).item()
-    torch._check(number >= least)
+    torch._check(number >= least)  # pyright: ignore[reportPrivateUsage]  # as torch documents it
     return number
 
 

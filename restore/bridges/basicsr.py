@@ -118,7 +118,7 @@ def _registries() -> Any:
             "restore.bridges.basicsr",
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason'}",
             "the package basicsr, and a torchvision that fits this torch",
-            "pip install 'restore[basicsr]'; its version 1.4.2 needs torchvision below 0.17",
+            "pip install basicsr; its version 1.4.2 needs torchvision below 0.17",
         ) from error
 
 

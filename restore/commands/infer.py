@@ -16,7 +16,7 @@ PNG is written row by row; for other formats it also holds the result.
 from __future__ import annotations
 
 import argparse
-from typing import Literal
+from typing import Any, Literal
 
 from restore.commands.shared import (
     add_network,
@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     predictor = predictor_of(network, options, device, how, compile=args.compile)
 
     largest = images.MAX_PIXELS if args.max_pixels is None else args.max_pixels
-    rules = {"channels": channels, "alpha": args.alpha, "orient": "apply", "max_pixels": largest}
+    rules: dict[str, Any] = {"channels": channels, "alpha": args.alpha, "orient": "apply"}
+    rules["max_pixels"] = largest
     jobs = image_jobs(args.input, args.output, lambda file: images.check(file, **rules))
     with progress(len(jobs), 0, "infer", shown=len(jobs) > 1) as bar:
         for source, target in jobs:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from restore.commands.inspect import described
 from restore.commands.shared import add_network, named_network, network_options
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from restore.evaluation.precision import check_precision
     from restore.world import World
 
-    number = {"auto": "auto", "cpu": 0, "cuda": 1}[args.device]
+    number: Literal["auto"] | int = {"cpu": 0, "cuda": 1}.get(args.device, "auto")
     device = World.start(num_gpu=number).device
     check_precision(args.dtype, device, "--dtype")
     rows = [_row(name, options, (width, height), args, device) for name, options in found]

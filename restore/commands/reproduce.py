@@ -19,7 +19,7 @@ from pathlib import Path
 import restore
 from restore.catalog import nearest
 from restore.commands.shared import add_overrides, overrides
-from restore.errors import OptionError
+from restore.errors import OptionError, WeightsError
 from restore.metrics.protocols import PROTOCOLS
 from restore.options import read_options
 from restore.recipes.bench_trees import BenchTree, check_bench
@@ -116,6 +116,15 @@ def _matrix(args: argparse.Namespace, rows: tuple[Published, ...]) -> BenchTree:
     problems = check_bench(tree, document)
     if problems:
         raise OptionError(*(replace(problem, where=file) for problem in problems))
+    if not Path(args.weights).exists():
+        raise WeightsError.of(
+            "WGT05",
+            "weights not found",
+            "--weights",
+            args.weights,
+            "the official checkpoint, or the folder of a run",
+            "download it from the authors' page, or correct the path",
+        )
     return tree
 
 
@@ -150,4 +159,4 @@ def _print(rows: tuple[Published, ...], found: list[Verdict]) -> None:
             measured, gap = f"{v.measured:.{digits + 1}f}", f"{v.gap:+.{digits + 1}f}"
         lines.append([v.set, v.measure.upper(), f"{v.published:.{digits}f}", measured, gap, v.said])
     print("\n" + text_table(["set", "", "published", "measured", "delta", "verdict"], lines))
-    print(f"\nreproduced: within {TOLERANCE['psnr']} dB, {TOLERANCE['ssim']} SSIM")
+    print(f"\nreproduced means: within {TOLERANCE['psnr']} dB, {TOLERANCE['ssim']} SSIM")

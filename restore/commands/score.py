@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -236,7 +236,7 @@ def _brought_together(
 
 
 @contextmanager
-def _named(file: Path) -> Iterator[None]:
+def _named(file: Path) -> Generator[None, None, None]:
     """Errors of a score say which target they are about."""
     try:
         yield
@@ -296,8 +296,8 @@ def _print(table: Table, *, as_json: bool) -> None:
         print(json.dumps(table.as_json(), indent=2))
         return
     names = list(table.distances)
-    total = {"psnr": table.psnr, "ssim": table.ssim, **table.distances}
-    rows = [*table.rows, {"image": f"mean of {len(table.rows)}", **total}]
+    total: dict[str, Any] = {"psnr": table.psnr, "ssim": table.ssim, **table.distances}
+    rows: list[dict[str, Any]] = [*table.rows, {"image": f"mean of {len(table.rows)}", **total}]
     lines = [
         [r["image"], number(r["psnr"], 4), *(number(r[name], 5) for name in ("ssim", *names))]
         for r in rows

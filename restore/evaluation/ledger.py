@@ -207,9 +207,13 @@ def _is_new(out: Any, given: list[Tensor]) -> bool:
     others = (part for part in parts if not isinstance(part, Tensor))
     if not tensors or not all(part is None or isinstance(part, int) for part in others):
         return False
-    before = {tensor.untyped_storage()._cdata for tensor in given}
-    own = {tensor.untyped_storage()._cdata for tensor in tensors}
+    before, own = set(map(_storage, given)), set(map(_storage, tensors))
     return len(own) == len(tensors) and not own & before and all(map(_fills, tensors))
+
+
+def _storage(tensor: Tensor) -> int:
+    """Which storage it is; on `meta` none has an address."""
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
 
 def _fills(tensor: Tensor) -> bool:

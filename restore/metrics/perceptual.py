@@ -2,7 +2,7 @@
 
 Neither torchvision nor the metrics' own packages are imported: the two backbones are written here,
 and their weights are files that the user names, as nothing is downloaded at run time. The small
-heads come from a file, too, or out of the installed package (`pip install restore[metrics]`).
+heads come from a file, too, or out of the installed package (`lpips`, `dists-pytorch`).
 Sources: Zhang et al., CVPR 2018 (version 0.1, AlexNet); Ding et al., TPAMI 2020 (VGG16).
 """
 
@@ -166,6 +166,6 @@ def _packaged(package: str, file: str, option: str) -> Path:
             "restore score",
             f"no {file}",
             "the metric's heads",
-            f"pip install restore[metrics], or name the file by {option}",
+            f"pip install lpips dists-pytorch, or name the file by {option}",
         )
     return path

@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -79,13 +80,14 @@ def _cache() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError:
-        return _folder_of_this_process()
+        return Path(_folder_of_this_process().name)
     return folder
 
 
 @cache
-def _folder_of_this_process() -> Path:
-    return Path(tempfile.mkdtemp(prefix="restore-kernels-"))
+def _folder_of_this_process() -> tempfile.TemporaryDirectory[str]:
+    """In place of a cache that cannot be written; gone when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="restore-kernels-", ignore_cleanup_errors=True)
 
 
 def _compile(compiler: str, flags: list[str], sources: Path, path: Path) -> Path:
@@ -96,7 +98,8 @@ def _compile(compiler: str, flags: list[str], sources: Path, path: Path) -> Path
         command = [compiler, *flags, *files, "-o", str(built)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode != 0:
-            last = (run.stderr.strip().splitlines() or ["no message"])[-1]
-            raise BuildError(f"{compiler} failed: {last}")
+            lines = run.stderr.strip().splitlines() or ["no message"]
+            told = (line for line in lines if re.search(r"error|failed|No space", line))
+            raise BuildError(f"{compiler} failed: {next(told, lines[-1])}")
         built.replace(path)
     return path

@@ -94,7 +94,7 @@ def _write(
     results: Path,
 ) -> None:
     name, tested = run.provenance.network, run.provenance
-    about = {
+    about: dict[str, object] = {
         "network": name,
         "parameters_deployed": run.parameters,
         "weights": tree.path.pretrain_network_g,

@@ -30,7 +30,14 @@ from restore.ops.selective_scan.choice import chosen_name
 from restore.recipes.experiment import Experiment, begin
 from restore.recipes.trees import PathOptions, ScoringOptions, TestTree, TrainTree
 from restore.reports.provenance import commit
-from restore.reports.sinks import JsonlSink, Sinks, TensorBoardSink, WandbSink, log_to_file
+from restore.reports.sinks import (
+    JsonlSink,
+    Sinks,
+    TensorBoardSink,
+    WandbSink,
+    find_wandb,
+    log_to_file,
+)
 from restore.section import Section
 from restore.training import checkpoint
 from restore.training.checkpoint import Checkpoints
@@ -189,6 +196,8 @@ def build_trainer(tree: TrainTree, world: World, *, resume: bool, overwrite: boo
     checkpoints = Checkpoints(experiment.checkpoints, tree.logger.keep_checkpoints, about)
     if resume and not overwrite:
         _resume(tree, state, checkpoints)
+    if tree.logger.wandb.project is not None:
+        find_wandb(tree.logger.wandb.project)
     world.barrier()
     if world.first:
         begin(experiment.folder, tree, afresh=overwrite)

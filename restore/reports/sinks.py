@@ -74,21 +74,26 @@ class TensorBoardSink:
         self._writer.close()
 
 
+def find_wandb(project: str) -> Any:
+    """The package that a run of `project` needs. Raises BackendError when it is not installed."""
+    try:
+        return locate("wandb:init").__globals__["wandb"]
+    except (ImportError, AttributeError, KeyError) as error:
+        raise BackendError.of(
+            "DEV04",
+            "wandb is not installed",
+            "logger.wandb.project",
+            project,
+            "the wandb package",
+            "pip install wandb, or leave project out",
+        ) from error
+
+
 class WandbSink:
     """A Weights & Biases run. Raises BackendError when wandb is not installed."""
 
     def __init__(self, project: str, name: str, run_id: str | None) -> None:
-        try:
-            self._wandb: Any = locate("wandb:init").__globals__["wandb"]
-        except (ImportError, AttributeError, KeyError) as error:
-            raise BackendError.of(
-                "DEV04",
-                "wandb is not installed",
-                "logger.wandb.project",
-                project,
-                "the wandb package",
-                "pip install 'restore[wandb]', or leave project out",
-            ) from error
+        self._wandb = find_wandb(project)
         self._run = self._wandb.init(project=project, name=name, id=run_id, resume="allow")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

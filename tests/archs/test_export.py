@@ -103,7 +103,7 @@ def truth_of(name: str, network: nn.Module, **more: Any) -> Predictor:
 def skip_without(target: str) -> None:
     for package in TARGETS[target].needs:
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{target} needs {package}: pip install 'restore[export]'")
+            pytest.skip(f"{target} needs {package}: pip install {package}")
 
 
 def exported(target: str, name: str, folder: Path, **more: Any) -> Path:

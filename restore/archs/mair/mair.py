@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from restore.archs.mair.block import ResidualMambaBlock, Size, run_blocks, to_map, to_tokens
 from restore.archs.mair.scan_order import NestedScan
 from restore.archs.mair_options import MairOptions
+from restore.ops.selective_scan import check_override
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
 HEAD_WIDTH = 64
@@ -172,5 +173,6 @@ def _draw(layer: nn.Module) -> None:
 
 
 def build(options: MairOptions) -> MaIR:
-    """MaIR for `options`; the builder that the table names."""
+    """MaIR for `options`; the builder that the table names. Raises BackendError ENV30."""
+    check_override()
     return MaIR(options)

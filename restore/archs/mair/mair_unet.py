@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from restore.archs.mair.block import ResidualMambaBlock, Size, run_blocks, to_map, to_tokens
 from restore.archs.mair.scan_order import NestedScan
 from restore.archs.mair_options import MairUnetOptions
+from restore.ops.selective_scan import check_override
 
 STATES = (4, 8, 16, 32)
 """States of a scan on each level; what comes after the last way up has those of level 2."""
@@ -135,5 +136,6 @@ def _stage(
 
 
 def build(options: MairUnetOptions) -> MaIRUNet:
-    """MaIRUNet for `options`; the builder that the table names."""
+    """MaIRUNet for `options`; the builder that the table names. Raises BackendError ENV30."""
+    check_override()
     return MaIRUNet(options)

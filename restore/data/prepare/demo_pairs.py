@@ -114,8 +114,10 @@ def _behind_haze(lq: str, gt: str, name: str, scene: str, airlight: float, beta:
 
 
 PLANS = (*_blurred(), *_noisy(), *_hazy())
-PATHS = tuple(dict.fromkeys(path for plan in PLANS for path in (plan.gt, plan.lq)))
-PATHS += tuple(f"SIDD_Validation/{name}" for name in BLOCK_FILES)
+PATHS = (
+    *dict.fromkeys(path for plan in PLANS for path in (plan.gt, plan.lq)),
+    *(f"SIDD_Validation/{name}" for name in BLOCK_FILES),
+)
 
 
 def make_pairs(images: Mapping[str, np.ndarray], disparity: np.ndarray) -> Iterator[Named]:

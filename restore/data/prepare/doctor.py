@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -292,7 +293,7 @@ def _split(opened: Opened) -> Iterator[Finding]:
         yield Finding("train and test", what, found, "0", bool(both))
 
 
-def _manifest(held: Mapping | None, opened: Opened) -> Iterator[Finding]:
+def _manifest(held: Mapping[str, Any] | None, opened: Opened) -> Iterator[Finding]:
     """Files that are gone or have changed since they were prepared."""
     if held is None:
         yield Finding("manifest", "", "none", "written by restore prepare")

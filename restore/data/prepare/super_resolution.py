@@ -23,6 +23,7 @@ from restore.data.prepare.records import (
     Record,
     Rule,
     Tiles,
+    Version,
     by_rules,
     flat,
     placed,
@@ -227,7 +228,7 @@ def _benchmark(
     licence: str,
     *,
     extra: tuple[Rule, ...] = (),
-    versions: tuple = (),
+    versions: tuple[Version, ...] = (),
     about: str = "",
 ) -> Record:
     lr = "LR_bicubic/X{}"

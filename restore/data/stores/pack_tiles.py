@@ -141,7 +141,7 @@ class Tiles(Held):
 
     def part(self, box: Box) -> np.ndarray:
         top, left, height, width = box
-        down, across, channels, depth = self._shape
+        down, _, channels, depth = self._shape
         out = np.empty((height, width, channels), np.uint8 if depth == 1 else np.dtype("<u2"))
         begin, end = left // TILE, -(-(left + width) // TILE)
         for first in range(top - top % TILE, top + height, TILE):

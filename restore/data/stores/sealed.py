@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -22,7 +22,7 @@ NAMES = "names.txt"  # ended by NUL each: names may have line breaks
 
 
 @contextmanager
-def sealed_folder(folder: Path) -> Iterator[Path]:
+def sealed_folder(folder: Path) -> Generator[Path, None, None]:
     """A folder to write into, which becomes `folder` (not there yet) in the end, or vanishes if
     the block fails."""
     aside = folder.with_name(f".{folder.name}.tmp")

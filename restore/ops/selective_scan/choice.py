@@ -97,6 +97,16 @@ def chosen_name(name: str, device: torch.device, dtype: torch.dtype) -> str:
     return _chosen(name, asked_by, device.type, dtype == torch.float64)
 
 
+def check_override() -> None:
+    """Look for the backend that the environment names, before a run has begun.
+
+    Raises BackendError ENV30 where it is not there.
+    """
+    name = os.environ.get(OVERRIDE) or "auto"
+    if name != "auto":
+        _find(name, OVERRIDE)
+
+
 @cache
 def _chosen(name: str, asked_by: str, device: str, float64: bool) -> str:
     if name == "auto":
@@ -141,21 +151,26 @@ def _interpreted(name: str) -> bool:
 
 def _demand(name: str, asked_by: str, device: str, float64: bool) -> None:
     """Refuse a named backend that is unknown, absent or of other tensors."""
+    _find(name, asked_by)
+    reason = _refusal(name, device, float64)
+    if reason is not None:
+        raise BackendError.of(
+            "ENV31", "selective-scan backend does not take these tensors", asked_by,
+            f"{name} for {'float64' if float64 else 'float32'} on {device}",
+            "tensors that it takes", f"{reason}; backend=torch takes any",
+        )  # fmt: skip
+
+
+def _find(name: str, asked_by: str) -> None:
     if name not in BACKENDS:
         near = BACKENDS.nearest(name)
         raise BackendError.of(
             "ENV30", "no such selective-scan backend", asked_by, name,
             ", ".join(("auto", *BACKENDS)), f"did you mean {near!r}?" if near else "name one",
         )  # fmt: skip
-    absent, reason = missing(name), _refusal(name, device, float64)
+    absent = missing(name)
     if absent is not None:
         raise BackendError.of(
             "ENV30", "selective-scan backend not available", asked_by, f"{name} ({absent})",
             f"one of {', '.join(('auto', *available()))}", BACKENDS[name].remedy,
-        )  # fmt: skip
-    if reason is not None:
-        raise BackendError.of(
-            "ENV31", "selective-scan backend does not take these tensors", asked_by,
-            f"{name} for {'float64' if float64 else 'float32'} on {device}",
-            "tensors that it takes", f"{reason}; backend=torch takes any",
         )  # fmt: skip

@@ -172,10 +172,10 @@ def _sequences(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """u and delta (B, K E, L), B and C (B, K, N, L), the low-rank step (B, K, L, R)."""
     rows = paths.from_pixels(projected)
-    low_rank, B, C = rows.split([step_weight.shape[2], states, states], dim=3)
+    low_rank, of_B, of_C = rows.split([step_weight.shape[2], states, states], dim=3)
     delta = torch.matmul(step_weight, low_rank.transpose(2, 3))  # (B, K, E, L)
     u = paths.of_map(x).transpose(2, 3).flatten(1, 2)
-    B, C = B.transpose(2, 3).contiguous(), C.transpose(2, 3).contiguous()
+    B, C = of_B.transpose(2, 3).contiguous(), of_C.transpose(2, 3).contiguous()
     return u, delta.flatten(1, 2), B, C, low_rank
 
 

@@ -3,6 +3,7 @@
 # what onnxscript compiles is a small part of Python, with ONNX's types
 # pyright: reportMissingImports=false, reportArgumentType=false, reportGeneralTypeIssues=false
 # pyright: reportPossiblyUnboundVariable=false, reportAttributeAccessIssue=false
+# pyright: reportUnknownParameterType=false
 
 from onnxscript import FLOAT, graph, script
 from onnxscript import opset18 as op
@@ -16,7 +17,7 @@ def recurrence(step: FLOAT, u: FLOAT, A: FLOAT, B: FLOAT, C: FLOAT) -> FLOAT:
     start = op.Mul(op.Unsqueeze(op.Gather(step, 0), last), op.Mul(A, 0.0))
 
     @graph()
-    def advance(state, step_t, u_t, B_t, C_t):
+    def advance(state: FLOAT, step_t: FLOAT, u_t: FLOAT, B_t: FLOAT, C_t: FLOAT):
         kept = op.Exp(op.Mul(op.Unsqueeze(step_t, last), A))
         added = op.Mul(op.Unsqueeze(op.Mul(step_t, u_t), last), op.Unsqueeze(B_t, row))
         now = op.Add(op.Mul(kept, state), added)

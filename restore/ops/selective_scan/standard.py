@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ _asked = [False]  # a list that torch.compile reads and guards, as it cannot a C
 
 
 @contextmanager
-def standard_operators() -> Iterator[None]:
+def standard_operators() -> Generator[None, None, None]:
     """While a network is traced inside, its scans become standard operators."""
     before, _asked[0] = _asked[0], True
     try:

@@ -12,7 +12,8 @@ scan inside the lane. The state between tiles lies in memory that only this prog
 """
 
 # Only triton.jit gives tl.range and the like a meaning; for a type checker they never return.
-# pyright: reportGeneralTypeIssues=false
+# pyright: reportGeneralTypeIssues=false, reportMissingParameterType=false
+# pyright: reportUnknownParameterType=false
 
 from __future__ import annotations
 

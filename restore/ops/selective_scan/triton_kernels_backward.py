@@ -8,7 +8,8 @@ atomics, the same bits every time.
 """
 
 # Only triton.jit gives tl.range and the like a meaning; for a type checker they never return.
-# pyright: reportGeneralTypeIssues=false
+# pyright: reportGeneralTypeIssues=false, reportMissingParameterType=false
+# pyright: reportUnknownParameterType=false
 
 from __future__ import annotations
 

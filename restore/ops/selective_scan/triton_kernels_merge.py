@@ -5,7 +5,8 @@ ROWS pixels with all their channels, so y, z and out cross the memory bus once.
 """
 
 # Only triton.jit gives tl.range and the like a meaning; for a type checker they never return.
-# pyright: reportGeneralTypeIssues=false
+# pyright: reportGeneralTypeIssues=false, reportMissingParameterType=false
+# pyright: reportUnknownParameterType=false
 
 from __future__ import annotations
 
