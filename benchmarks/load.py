@@ -173,9 +173,9 @@ def sets(place: Path, quick: bool) -> str:
         }  # fmt: skip
         (place / "test.yml").write_text(json.dumps(options))
         rows.append(command(place, "test", "-opt", "test.yml").row(f"test of {count}"))
-        results = place / f"experiments/test{count}/results"
-        assert len((results / "rows.jsonl").read_text().splitlines()) == 4 * count
-    page = (results / "report/index.html").read_text()
+        scored = (place / f"experiments/test{count}/results/rows.jsonl").read_text().splitlines()
+        assert len(scored) == 4 * count
+    page = (place / f"experiments/test{counts[-1]}/results/report/index.html").read_text()
     assert all(f"Set{k:02d}" in page for k in range(counts[-1]))
     return text_table(HEAD, rows) + f"\npage of {counts[-1]} sets: {len(page) >> 10} KiB"
 
