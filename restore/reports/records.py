@@ -187,7 +187,7 @@ def read_rows(file: Path) -> list[ImageRow]:
     return rows
 
 
-_KINDS: Mapping[Any, Any] = {"str": str, "int": int, "float": (int, float)}
+_KINDS: Mapping[Any, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool}
 
 
 def _row(values: Mapping[str, Any]) -> ImageRow:
@@ -196,7 +196,7 @@ def _row(values: Mapping[str, Any]) -> ImageRow:
     held = [(f.name, getattr(row, f.name), _KINDS.get(f.type, Mapping)) for f in fields(row)]
     held += [("further", value, _KINDS["float"]) for value in dict(row.further).values()]
     for key, value, kind in held:
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
             raise TypeError(f"{key} {value!r}")
     return row
 
