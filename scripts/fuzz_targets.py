@@ -16,6 +16,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,7 @@ def read_archive(folder: Path, parts: Parts) -> None:
     suffix = (".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")[bits(parts) % 5]
     file = folder / f"a{suffix}"
     file.write_bytes(parts["bytes"])
-    with Source([file]) as source:
+    with closing(Source([file])) as source:
         for member in source.members[:8]:
             assert ".." not in member.path.split("/") and not member.path.startswith("/")
             assert len(source.read(member)) == member.size

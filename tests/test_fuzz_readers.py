@@ -16,6 +16,7 @@ import tarfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -54,7 +55,7 @@ def peak(act: Callable[[], object]) -> int:
 
 
 def listed(file: Path) -> list[str]:
-    with Source([file]) as source:
+    with closing(Source([file])) as source:
         return [member.path for member in source.members]
 
 
