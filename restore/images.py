@@ -26,6 +26,7 @@ from restore.errors import DataError, printable
 from restore.image_files import KIND_OF_SUFFIX, SUFFIXES
 from restore.image_files import list_images as list_images
 from restore.image_files import list_names as list_names
+from restore.image_floats import to_float as to_float
 from restore.image_headers import Facts, facts_of, flaw, kind_of, size_of, without_orientation
 
 DECODER_MAX_PIXELS = 1_000_000_000  # OpenCV's own limit, behind ours; read when it is imported
@@ -256,15 +257,6 @@ def quantise(image: np.ndarray, bits: int = 8) -> np.ndarray:
         raise flaw("IMG12", "quantise", got, "numbers", fix)
     scaled *= 2**bits - 1
     return np.rint(scaled, out=scaled).astype(np.uint8 if bits == 8 else np.uint16)
-
-
-def to_float(image: np.ndarray) -> np.ndarray:
-    """uint8 or uint16, (H, W, 3) or (H, W) -> float32 in [0, 1], (3, H, W) or (1, H, W)."""
-    assert image.dtype in (np.uint8, np.uint16)
-    planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
-    floats = planes.astype(np.float32, order="C")
-    floats /= np.iinfo(image.dtype).max
-    return floats
 
 
 def interleaved(planes: np.ndarray) -> np.ndarray:

@@ -13,22 +13,16 @@ PNG specification, third edition (W3C), sections 5, 7, 9 and 10.
 
 from __future__ import annotations
 
-import ctypes
-import logging
 import struct
 import zlib
 from collections.abc import Iterator
-from ctypes import c_int, c_long, c_void_p
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 from isal import isal_zlib
 
-from restore.ops import native
+from restore.image_kernels import compiled
 
-SOURCES = Path(__file__).parent / "kernels"
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">IIBBBBB")  # width, height, depth, colour, three methods
 GRAY, RGB = 0, 2  # colour types
@@ -98,12 +92,12 @@ class Rows:
         height, count = len(self.values), self.values.shape[1] - 1
         image = np.empty((height, count // self.pixel, 3), f">u{self.pixel // 3}")
         done = library.png_unfilter(
-            c_void_p(self.values.ctypes.data),
-            c_long(self.values.strides[0]),
-            c_long(height),
-            c_long(count),
-            c_int(self.pixel),
-            c_void_p(image.ctypes.data),
+            self.values.ctypes.data,
+            self.values.strides[0],
+            height,
+            count,
+            self.pixel,
+            image.ctypes.data,
         )
         return image.astype(image.dtype.newbyteorder("="), copy=False) if done else None
 
@@ -167,13 +161,3 @@ def _pixel_chunks(data: bytes) -> Iterator[memoryview]:
         if name == b"IDAT":
             yield view[at + 8 : at + 8 + length]
         at += length + 12
-
-
-@cache
-def compiled() -> ctypes.CDLL | None:
-    """The compiled kernel, or None where it cannot be built, which is said once."""
-    try:
-        return native.library("images", SOURCES)
-    except native.BuildError as error:
-        logging.getLogger("restore").info("PNG without a compiled kernel, slower: %s", error)
-        return None

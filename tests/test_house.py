@@ -22,6 +22,8 @@ FLOORS: dict[str, tuple[int, str]] = {
     "restore.image_files": (2, "images"),
     "restore.image_headers": (2, "images"),
     "restore.image_rows": (2, "images"),
+    "restore.image_floats": (2, "images"),
+    "restore.image_kernels": (2, "images"),
     "restore.png": (2, "images"),
     "restore.world": (2, "world"),
     "restore.ops": (2, "ops"),

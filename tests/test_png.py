@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data as pictures
 
-from restore import images, png
+from restore import image_kernels, images, png
 from restore.errors import DataError
 from restore.ops import native
 
@@ -156,7 +156,7 @@ def test_every_filter_is_undone(
     rows = png.rows_of(encoded)
     assert rows is not None
     np.testing.assert_array_equal(by_opencv(rows.stored()), image)
-    if png.compiled() is not None:
+    if image_kernels.compiled() is not None:
         found = rows.image()
         assert found is not None and found.dtype == image.dtype
         np.testing.assert_array_equal(found, image)
@@ -192,12 +192,12 @@ def test_the_same_pixels_without_a_compiler(
     def none(*_: object) -> ctypes.CDLL:
         raise native.BuildError("no C++ compiler found")
 
-    png.compiled.cache_clear()
+    image_kernels.compiled.cache_clear()
     monkeypatch.setattr(native, "library", none)
     try:
-        assert png.compiled() is None
+        assert image_kernels.compiled() is None
         np.testing.assert_array_equal(images.decode(encoded, "x"), image)
         part = images.decode_part(encoded, "x", slice(1, 5), slice(2, 6))
         np.testing.assert_array_equal(part, image[1:5, 2:6])
     finally:
-        png.compiled.cache_clear()
+        image_kernels.compiled.cache_clear()

@@ -12,11 +12,11 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from restore import images
 from restore.data.augment import Turn
 
 FORMS = 4  # GT and LQ, of this stage and of the one before
@@ -125,7 +125,7 @@ class Tray:
             self._turns[place], turn = turn, UPRIGHT
         if self._floats:
             for crop, slot in zip((lq, gt), held, strict=True):
-                _make_float(turn.turned(crop), slot[place])
+                images.to_float(turn.turned(crop), slot[place])
             return
         crops, fits = (lq, gt), True
         for crop, slot in zip(crops, held, strict=True):
@@ -172,14 +172,6 @@ class Tray:
         if len({crop.dtype for crop in crops}) > 1:
             crops = [c if c.dtype == np.uint16 else c.astype(np.uint16) * 257 for c in crops]
         return _planes(np.stack(crops))
-
-
-def _make_float(crop: np.ndarray, out: np.ndarray) -> None:
-    """Write `crop`, (H, W[, C]) integers, into `out`, (C, H, W) float32 in [0, 1]."""
-    planes = np.empty(out.shape, crop.dtype)
-    cv2.split(crop, list(planes))
-    stored = torch.from_numpy(planes)
-    torch.div(stored, _peak(stored), out=torch.from_numpy(out))
 
 
 def _planes(stacked: np.ndarray) -> Tensor:
