@@ -127,14 +127,12 @@ class Tray:
             for crop, slot in zip((lq, gt), held, strict=True):
                 _make_float(turn.turned(crop), slot[place])
             return
-        crops, fits = (lq, gt), True
-        for crop, slot in zip(crops, held, strict=True):
-            fits = fits and crop.dtype == slot.dtype and crop.shape == slot.shape[1:]
-        outs = (held[0][place], held[1][place]) if fits else (np.empty_like(lq), np.empty_like(gt))
-        for crop, out in zip(crops, outs, strict=True):
-            turn.of(crop, out)
-        if not fits:
-            self._odd[place] = outs
+        small, large = held[0][place], held[1][place]
+        if _alike(lq, small) and _alike(gt, large):
+            turn.of(lq, small)
+            turn.of(gt, large)
+        else:
+            self._odd[place] = turn.turned(lq), turn.turned(gt)
 
     def _like(self, lq: np.ndarray, gt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slots for a batch of such samples: the first one decides."""
@@ -172,6 +170,10 @@ class Tray:
         if len({crop.dtype for crop in crops}) > 1:
             crops = [c if c.dtype == np.uint16 else c.astype(np.uint16) * 257 for c in crops]
         return _planes(np.stack(crops))
+
+
+def _alike(crop: np.ndarray, slot: np.ndarray) -> bool:
+    return crop.shape == slot.shape and crop.dtype == slot.dtype
 
 
 def _make_float(crop: np.ndarray, out: np.ndarray) -> None:

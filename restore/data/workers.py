@@ -40,8 +40,9 @@ class Samples:
 
         Raises DataError for a bad image when none is to spare. Any other error names the files.
         """
-        first, items, bad = draw.key[2], len(self._source), []
-        for index in ((first + step) % items for step in range(self._spare + 1)):
+        bad: list[Bad] = []
+        for step in range(self._spare + 1):
+            index = (draw.key[2] + step) % len(self._source)
             try:
                 return self._source.part(index, draw), bad
             except DataError as error:
