@@ -45,9 +45,9 @@ class Batch:
             stream.wait_event(self.ready)
             for tensor in (self.lq, self.gt):
                 tensor.record_stream(stream)
-        return self._floats(self.lq, device), self._floats(self.gt, device)
+        return self._on(device, self.lq), self._on(device, self.gt)
 
-    def _floats(self, held: Tensor, device: torch.device) -> Tensor:
+    def _on(self, device: torch.device, held: Tensor) -> Tensor:
         moved = held.to(device)
         if self.turns is not None:
             moved = turned(moved, self.turns.to(device))

@@ -15,6 +15,7 @@ from restore.data.degradations.build import ON_PATCHES, Degradation, name_rng
 from restore.data.matching import Matches
 from restore.data.pair import Box, Fit, ImagePair, gt_origin, paired
 from restore.data.source import Over, Partial, Source
+from restore.data.squares import squares
 from restore.data.stores.store import Held, Store
 from restore.errors import DataError
 
@@ -216,7 +217,7 @@ class SubImages(Source):
         self._source = source
         found: list[tuple[str, int, Box]] = []
         for index in range(len(source)):
-            boxes = _squares(source.size(index), crop_size // scale, step // scale)
+            boxes = squares(*source.size(index), crop_size // scale, step // scale)
             name = source.name(index)
             found += [(f"{name}_s{n:03d}", index, box) for n, box in enumerate(boxes, start=1)]
         found.sort(key=lambda item: item[0])
@@ -249,20 +250,6 @@ class SubImages(Source):
     def _named(self, index: int, box: Box) -> ImagePair:
         pair = self._source.region(self._places[index][0], box)
         return ImagePair(self._names[index], pair.lq, pair.gt, self._scale)
-
-
-def _squares(size: tuple[int, int], side: int, step: int) -> list[Box]:
-    """The squares of an image of `size`, row by row."""
-    tops, lefts = (_starts(length, side, step) for length in size)
-    height, width = (min(length, side) for length in size)
-    return [Box(top, left, height, width) for top in tops for left in lefts]
-
-
-def _starts(length: int, side: int, step: int) -> list[int]:
-    starts = list(range(0, length - side + 1, step)) or [0]
-    if starts[-1] + side < length:
-        starts.append(length - side)
-    return starts
 
 
 class SIDDBlocks(Source):

@@ -60,7 +60,7 @@ Made = tuple[str, np.ndarray, np.ndarray]
 
 
 def processes(samples: Samples, count: int) -> ProcessPoolExecutor:
-    """`count` worker processes for `share`, which end with this one. Raises BackendError."""
+    """`count` worker processes for `made_in_worker`, which end with this one. Raises BackendError."""
     try:
         pickled = pickle.dumps(samples)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -90,7 +90,7 @@ def _begin(pickled: bytes) -> None:
     _samples = pickle.loads(pickled)  # our own parent's
 
 
-def share(draws: Sequence[Draw]) -> tuple[list[Made], list[Bad]]:
+def made_in_worker(draws: Sequence[Draw]) -> tuple[list[Made], list[Bad]]:
     """In a worker: the samples of some draws, as far as there were enough good images."""
     assert _samples is not None
     made: list[Made] = []
