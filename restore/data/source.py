@@ -71,6 +71,9 @@ class Over(Source):
     def __getitem__(self, index: int) -> ImagePair:
         return self._source[index]
 
+    def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
+        return self._source.sample(index, rng)
+
 
 class Extended(Over):
     """A source whose images smaller than the patch get black below and to the right of them."""
@@ -111,6 +114,9 @@ class Cached(Over):
                     self._kept[index] = pair
                     self._free -= pair.nbytes
         return pair
+
+    def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
+        return self[index]
 
     def part(self, index: int, draw: Draw) -> ImagePair:
         """From memory, read whole while there is room to keep it, else the part alone."""

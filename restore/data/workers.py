@@ -60,7 +60,7 @@ Made = tuple[str, np.ndarray, np.ndarray]
 
 
 def processes(samples: Samples, count: int) -> ProcessPoolExecutor:
-    """`count` worker processes for `made_in_worker`, which end with this one. Raises BackendError."""
+    """`count` processes for `made_in_worker`, which end with this one. Raises BackendError."""
     try:
         pickled = pickle.dumps(samples)
     except (pickle.PicklingError, AttributeError, TypeError) as error:

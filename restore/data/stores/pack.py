@@ -180,9 +180,6 @@ class _Rows(Held):
     def size(self) -> tuple[int, int]:
         return self._shape[:2]
 
-    def whole(self) -> np.ndarray:
-        return self.part(Box(0, 0, *self._shape[:2]))
-
     def part(self, box: Box) -> np.ndarray:
         top, left, height, width = box
         _, across, channels, depth = self._shape
