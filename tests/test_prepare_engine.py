@@ -34,7 +34,8 @@ from prepare_trees import (
 from restore import images
 from restore.data.prepare import engine, ledger, source
 from restore.data.prepare.records import Tiles
-from restore.data.prepare.tiles import starts, tiles_of
+from restore.data.prepare.tiles import tiles_of
+from restore.data.squares import starts
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from restore.data.pair import Box
+from restore.data.pair import Box, ImagePair
 from restore.errors import DataError
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the step of SplitMix64
 WORDS = 3  # 64-bit numbers a sample: row, column, flips
-FLIP_CODE = {(True, False): 1, (False, True): 0, (True, True): -1}  # OpenCV's, of (hflip, vflip)
+ROWS, COLUMNS = 0, 1  # what OpenCV turns round
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -53,14 +53,14 @@ class Turn(NamedTuple):
         """Write the turned square `image`, (S, S[, C]), into `out` of its shape and type."""
         hflip, vflip, transposed = self
         # Rows are copied before anything else: to turn a part of a large image where it lies is
-        # two to three times slower, as every row of it is another page.
+        # two to three times slower, as every row of it is another page. Their order costs nothing.
+        rows = image[::-1] if vflip else image
         if transposed:
-            cv2.transpose(np.ascontiguousarray(image), out)
-            hflip, vflip = vflip, hflip
+            cv2.transpose(np.ascontiguousarray(rows), out)
         else:
-            np.copyto(out, image)
-        if hflip or vflip:
-            cv2.flip(out, FLIP_CODE[hflip, vflip], out)
+            np.copyto(out, rows)
+        if hflip:
+            cv2.flip(out, ROWS if transposed else COLUMNS, out)
 
     def turned(self, image: np.ndarray) -> np.ndarray:
         """The turned square as a new array."""
@@ -107,6 +107,11 @@ class Draw(NamedTuple):
         row, column, _ = self.words  # the upper 32 bits as a fraction of the places there are
         top = (row >> 32) * (height - side + 1) >> 32
         return Box(top, (column >> 32) * (width - side + 1) >> 32, side, side)
+
+    def cut(self, pair: ImagePair) -> ImagePair:
+        """The patch of a pair that lies in memory. Raises DataError DAT07."""
+        height, width = pair.lq.shape[:2]
+        return pair.part(self.box(pair.name, height, width, pair.scale))
 
     def turn(self) -> Turn:
         """How the patch is turned."""

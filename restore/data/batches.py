@@ -45,9 +45,9 @@ class Batch:
             stream.wait_event(self.ready)
             for tensor in (self.lq, self.gt):
                 tensor.record_stream(stream)
-        return self._floats(self.lq, device), self._floats(self.gt, device)
+        return self._on(device, self.lq), self._on(device, self.gt)
 
-    def _floats(self, held: Tensor, device: torch.device) -> Tensor:
+    def _on(self, device: torch.device, held: Tensor) -> Tensor:
         moved = held.to(device)
         if self.turns is not None:
             moved = turned(moved, self.turns.to(device))
@@ -127,14 +127,12 @@ class Tray:
             for crop, slot in zip((lq, gt), held, strict=True):
                 images.to_float(turn.turned(crop), slot[place])
             return
-        crops, fits = (lq, gt), True
-        for crop, slot in zip(crops, held, strict=True):
-            fits = fits and crop.dtype == slot.dtype and crop.shape == slot.shape[1:]
-        outs = (held[0][place], held[1][place]) if fits else (np.empty_like(lq), np.empty_like(gt))
-        for crop, out in zip(crops, outs, strict=True):
-            turn.of(crop, out)
-        if not fits:
-            self._odd[place] = outs
+        small, large = held[0][place], held[1][place]
+        if _alike(lq, small) and _alike(gt, large):
+            turn.of(lq, small)
+            turn.of(gt, large)
+        else:
+            self._odd[place] = turn.turned(lq), turn.turned(gt)
 
     def _like(self, lq: np.ndarray, gt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Slots for a batch of such samples: the first one decides."""
@@ -172,6 +170,10 @@ class Tray:
         if len({crop.dtype for crop in crops}) > 1:
             crops = [c if c.dtype == np.uint16 else c.astype(np.uint16) * 257 for c in crops]
         return _planes(np.stack(crops))
+
+
+def _alike(crop: np.ndarray, slot: np.ndarray) -> bool:
+    return crop.shape == slot.shape and crop.dtype == slot.dtype
 
 
 def _planes(stacked: np.ndarray) -> Tensor:

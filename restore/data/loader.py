@@ -25,7 +25,7 @@ from restore.data.augment import Draw, sample_words
 from restore.data.batches import Batch, Slots, Tray, copied_ahead
 from restore.data.source import Source
 from restore.data.stages import Share, Stages
-from restore.data.workers import Bad, Samples, processes, share
+from restore.data.workers import Bad, Samples, made_in_worker, processes
 from restore.errors import DataError
 
 log = logging.getLogger("restore")
@@ -77,8 +77,8 @@ class Loader:
         self._hflip, self._rot = hflip, rot
         self._origin = (0, 0)
         self._floats = device is not None and device.type == "cpu"
-        self._device = device if device is not None and device.type == "cuda" else None
-        self._slots = Slots(pinned=self._device is not None)
+        self._gpu = device if device is not None and device.type == "cuda" else None
+        self._slots = Slots(pinned=self._gpu is not None)
         self._lock = threading.Lock()
 
     @property
@@ -104,7 +104,7 @@ class Loader:
         """
         made = self._made_here(step) if not self._workers else self._made_ahead(step)
         try:
-            yield from copied_ahead(made, self._device) if self._device else made
+            yield from copied_ahead(made, self._gpu) if self._gpu else made
         finally:
             made.close()
 
@@ -161,15 +161,15 @@ class Loader:
         keys = zip(epochs.tolist(), indices.tolist(), words, strict=True)
         turns = self._hflip, self._rot
         draws = [Draw((self._seed, e, index), w, stage.gt_size, *turns) for e, index, w in keys]
-        later = self._device is not None
-        return Tray(size, self._slots, floats=self._floats, turn_later=later), draws
+        tray = Tray(size, self._slots, floats=self._floats, turn_later=self._gpu is not None)
+        return tray, draws
 
     def _handed_out(
         self, pool: Executor, tray: Tray, draws: list[Draw], first: int, shares: int
     ) -> Future[Any]:
         """Every `shares`-th sample of a batch from number `first` on, given to a worker."""
         if self._worker_type == "processes":
-            return pool.submit(share, draws[first::shares])
+            return pool.submit(made_in_worker, draws[first::shares])
         return pool.submit(self._fill, tray, draws, first, shares)
 
     def _fill(self, tray: Tray, draws: list[Draw], first: int, shares: int) -> None:

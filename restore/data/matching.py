@@ -6,7 +6,7 @@ images share a clear one. A file without a partner is an error that names it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -80,7 +80,7 @@ def match(options: PairedImageDataset, gt: Store, lq: Store) -> Matches:
             "DAT05",
             "LQ and GT do not pair",
             f"{lq.root} and {gt.root}",
-            f"{_some(lone_lq)} without GT, {_some(lone_gt)} without LQ",
+            f"{some(lone_lq)} without GT, {some(lone_gt)} without LQ",
             pairing.rule,
             f"check {key}, or add or remove these files",
         )
@@ -240,6 +240,7 @@ def _listed(meta: Path, store: Store) -> list[int]:
     return found
 
 
-def _some(names: list[str]) -> str:
-    more = f", … ({len(names)} in all)" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more if names else "none"
+def some(names: Sequence[str], shown: int = SHOWN) -> str:
+    """The first names, and how many there are when that is not all; `none` for none."""
+    more = f", … ({len(names)} in all)" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more if names else "none"

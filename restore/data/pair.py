@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -37,8 +36,7 @@ class Box(NamedTuple):
         return Box(self.top + down, self.left + right, self.height, self.width)
 
 
-@dataclass(frozen=True)
-class ImagePair:
+class ImagePair(NamedTuple):
     """`lq: (h, w[, C])` and `gt: (h·scale, w·scale[, C])`, uint8 or uint16; `gt` may be absent."""
 
     name: str

@@ -15,7 +15,8 @@ from restore.data.degradations.build import ON_PATCHES, Degradation, name_rng
 from restore.data.matching import Matches
 from restore.data.pair import Box, Fit, ImagePair, gt_origin, paired
 from restore.data.source import Over, Partial, Source
-from restore.data.stores.store import Store
+from restore.data.squares import squares
+from restore.data.stores.store import Held, Store
 from restore.errors import DataError
 
 
@@ -26,9 +27,7 @@ class PairedImages(Partial):
         self, lq: Store, gt: Store, matches: Matches, scale: int, channels: int, fit: Fit
     ) -> None:
         self._lq, self._gt = lq, gt
-        self._names = matches.names
-        self._lq_at: list[int] = matches.lq.tolist()
-        self._gt_at: list[int] = matches.gt.tolist()
+        self._names, self._lq_at, self._gt_at = matches.names, matches.lq, matches.gt
         self._scale, self._channels = scale, channels
         self._fit: Fit = fit
 
@@ -39,12 +38,16 @@ class PairedImages(Partial):
         return self._names[index]
 
     def files(self, index: int) -> tuple[Path, ...]:
-        lq, gt = self._lq_at[index], self._gt_at[index]
+        lq, gt = self._places(index)
         return Path(self._lq.where(lq)), Path(self._gt.where(gt))
 
+    def _places(self, index: int) -> tuple[int, int]:
+        """Where the pair's images stand in their stores."""
+        return self._lq_at.item(index), self._gt_at.item(index)
+
     def check(self, index: int) -> tuple[int, int]:
-        lq = self._lq.check(self._lq_at[index], self._channels)
-        gt = self._gt.check(self._gt_at[index], self._channels)
+        lq_at, gt_at = self._places(index)
+        lq, gt = self._lq.check(lq_at, self._channels), self._gt.check(gt_at, self._channels)
         gt_origin(lq, gt, self._scale, self._where(index), fit=self._fit)
         return lq[0] * self._scale, lq[1] * self._scale
 
@@ -52,22 +55,32 @@ class PairedImages(Partial):
         return " and ".join(map(str, self.files(index)))
 
     def __getitem__(self, index: int) -> ImagePair:
-        lq = self._lq.held(self._lq_at[index], self._channels).whole()
-        gt = self._gt.held(self._gt_at[index], self._channels).whole()
-        return paired(self.name(index), lq, gt, self._scale, self._where(index), fit=self._fit)
+        lq, gt = self._held(index)
+        name, where = self._names[index], self._where(index)
+        return paired(name, lq.whole(), gt.whole(), self._scale, where, fit=self._fit)
 
     def size(self, index: int) -> tuple[int, int]:
-        return self._lq.held(self._lq_at[index], self._channels).size
+        return self._lq.held(self._places(index)[0], self._channels).size
 
-    def region(self, index: int, choose: Draw | Box) -> ImagePair:
-        lq = self._lq.held(self._lq_at[index], self._channels)
-        gt = self._gt.held(self._gt_at[index], self._channels)
-        name, scale, (height, width) = self._names[index], self._scale, lq.size
-        origin = 0, 0
+    def part(self, index: int, draw: Draw) -> ImagePair:
+        lq, gt = self._held(index)
+        height, width = lq.size
+        return self._cut(index, lq, gt, draw.box(self._names[index], height, width, self._scale))
+
+    def region(self, index: int, box: Box) -> ImagePair:
+        return self._cut(index, *self._held(index), box)
+
+    def _held(self, index: int) -> tuple[Held, Held]:
+        lq, gt = self._places(index)
+        return self._lq.held(lq, self._channels), self._gt.held(gt, self._channels)
+
+    def _cut(self, index: int, lq: Held, gt: Held, box: Box) -> ImagePair:
+        scale, (height, width) = self._scale, lq.size
+        large = box.times(scale)
         if gt.size != (height * scale, width * scale):
-            origin = gt_origin(lq.size, gt.size, scale, self._where(index), fit=self._fit)
-        box = choose.box(name, height, width, scale) if isinstance(choose, Draw) else choose
-        return ImagePair(name, lq.part(box), gt.part(box.times(scale).moved(*origin)), scale)
+            where = self._where(index)
+            large = large.moved(*gt_origin(lq.size, gt.size, scale, where, fit=self._fit))
+        return ImagePair(self._names[index], lq.part(box), gt.part(large), scale)
 
 
 class DualPixelImages(Source):
@@ -95,7 +108,7 @@ class DualPixelImages(Source):
         return self._joined(index, pair, right)
 
     def part(self, index: int, draw: Draw) -> ImagePair:
-        pair, right = self._left.region(index, draw), self._right.region(index, draw).lq
+        pair, right = self._left.part(index, draw), self._right.part(index, draw).lq
         return self._joined(index, pair, right)
 
     def _joined(self, index: int, pair: ImagePair, right: np.ndarray) -> ImagePair:
@@ -127,7 +140,8 @@ class DegradedImages(Over):
         return self.sample(index, name_rng(self.files(index)[0].name))
 
     def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
-        gt = self._source[index].lq
+        clean = self._source[index]
+        gt = clean.lq
         height, width = (side - side % self._scale for side in gt.shape[:2])
         if not height or not width:
             raise DataError.of(
@@ -139,15 +153,15 @@ class DegradedImages(Over):
                 "leave it out",
             )
         gt = gt[:height, :width]
-        return ImagePair(self.name(index), self._degradation(gt, rng), gt, self._scale)
+        return ImagePair(clean.name, self._degradation(gt, rng), gt, self._scale)
 
     def part(self, index: int, draw: Draw) -> ImagePair:
         if not isinstance(self._degradation, ON_PATCHES):
             return super().part(index, draw)
-        gt, turn = self._source.part(index, draw).lq, draw.turn()
+        clean, turn = self._source.part(index, draw), draw.turn()
         # the patch is turned later: degraded as it will lie, then turned back
-        lq = turn.undone().turned(self._degradation(turn.turned(gt), draw.rng()))
-        return ImagePair(self.name(index), lq, gt, self._scale)
+        lq = turn.undone().turned(self._degradation(turn.turned(clean.lq), draw.rng()))
+        return ImagePair(clean.name, lq, clean.lq, self._scale)
 
 
 class SingleImages(Partial):
@@ -173,19 +187,22 @@ class SingleImages(Partial):
         return self._lq.check(index, self._channels)
 
     def __getitem__(self, index: int) -> ImagePair:
-        lq = self._lq.held(index, self._channels).whole()
-        return ImagePair(self.name(index), self._made_gray(lq), None, self._scale)
-
-    def _made_gray(self, lq: np.ndarray) -> np.ndarray:
-        return lq if self._gray is None else images.as_gray(lq, self._gray)
+        return self._alone(self.name(index), self._lq.held(index, self._channels).whole())
 
     def size(self, index: int) -> tuple[int, int]:
         return self._lq.held(index, self._channels).size
 
-    def region(self, index: int, choose: Draw | Box) -> ImagePair:
+    def part(self, index: int, draw: Draw) -> ImagePair:
         lq, name = self._lq.held(index, self._channels), self.name(index)
-        box = choose.box(name, *lq.size, self._scale) if isinstance(choose, Draw) else choose
-        return ImagePair(name, self._made_gray(lq.part(box)), None, self._scale)
+        return self._alone(name, lq.part(draw.box(name, *lq.size, self._scale)))
+
+    def region(self, index: int, box: Box) -> ImagePair:
+        lq = self._lq.held(index, self._channels)
+        return self._alone(self.name(index), lq.part(box))
+
+    def _alone(self, name: str, lq: np.ndarray) -> ImagePair:
+        lq = lq if self._gray is None else images.as_gray(lq, self._gray)
+        return ImagePair(name, lq, None, self._scale)
 
 
 class SubImages(Source):
@@ -200,7 +217,7 @@ class SubImages(Source):
         self._source = source
         found: list[tuple[str, int, Box]] = []
         for index in range(len(source)):
-            boxes = _squares(source.size(index), crop_size // scale, step // scale)
+            boxes = squares(*source.size(index), crop_size // scale, step // scale)
             name = source.name(index)
             found += [(f"{name}_s{n:03d}", index, box) for n, box in enumerate(boxes, start=1)]
         found.sort(key=lambda item: item[0])
@@ -233,20 +250,6 @@ class SubImages(Source):
     def _named(self, index: int, box: Box) -> ImagePair:
         pair = self._source.region(self._places[index][0], box)
         return ImagePair(self._names[index], pair.lq, pair.gt, self._scale)
-
-
-def _squares(size: tuple[int, int], side: int, step: int) -> list[Box]:
-    """The squares of an image of `size`, row by row."""
-    tops, lefts = (_starts(length, side, step) for length in size)
-    height, width = (min(length, side) for length in size)
-    return [Box(top, left, height, width) for top in tops for left in lefts]
-
-
-def _starts(length: int, side: int, step: int) -> list[int]:
-    starts = list(range(0, length - side + 1, step)) or [0]
-    if starts[-1] + side < length:
-        starts.append(length - side)
-    return starts
 
 
 class SIDDBlocks(Source):

@@ -35,9 +35,7 @@ class Source(Protocol):
     def part(self, index: int, draw: Draw) -> ImagePair:
         """The patch that `draw` chooses of `sample(index, draw.rng())`. A source that draws nothing
         and can read a part of an image reads no more."""
-        pair = self.sample(index, draw.rng())
-        height, width = pair.lq.shape[:2]
-        return pair.part(draw.box(pair.name, height, width, pair.scale))
+        return draw.cut(self.sample(index, draw.rng()))
 
 
 class Partial(Source, Protocol):
@@ -47,12 +45,9 @@ class Partial(Source, Protocol):
         """(height, width) of the LQ of pair `index`, from its header. Raises DataError."""
         ...
 
-    def region(self, index: int, choose: Draw | Box) -> ImagePair:
-        """The part of pair `index` inside a box of LQ, or the patch that a draw chooses."""
+    def region(self, index: int, box: Box) -> ImagePair:
+        """What lies inside `box`, in LQ's pixels, of pair `index`. Raises DataError."""
         ...
-
-    def part(self, index: int, draw: Draw) -> ImagePair:
-        return self.region(index, draw)
 
 
 class Over(Source):
@@ -76,6 +71,9 @@ class Over(Source):
     def __getitem__(self, index: int) -> ImagePair:
         return self._source[index]
 
+    def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
+        return self._source.sample(index, rng)
+
 
 class Extended(Over):
     """A source whose images smaller than the patch get black below and to the right of them."""
@@ -86,9 +84,7 @@ class Extended(Over):
         except DataError as error:
             if error.problems[0].code != "DAT07":
                 raise
-        pair = self._source.sample(index, draw.rng()).extended(draw.gt_size)
-        height, width = pair.lq.shape[:2]
-        return pair.part(draw.box(pair.name, height, width, pair.scale))
+        return draw.cut(self._source.sample(index, draw.rng()).extended(draw.gt_size))
 
 
 class Cached(Over):
@@ -119,8 +115,11 @@ class Cached(Over):
                     self._free -= pair.nbytes
         return pair
 
+    def sample(self, index: int, rng: np.random.Generator) -> ImagePair:
+        return self[index]
+
     def part(self, index: int, draw: Draw) -> ImagePair:
         """From memory, read whole while there is room to keep it, else the part alone."""
         if self._full and index not in self._kept:
             return self._source.part(index, draw)
-        return super().part(index, draw)
+        return draw.cut(self[index])

@@ -40,8 +40,9 @@ class Samples:
 
         Raises DataError for a bad image when none is to spare. Any other error names the files.
         """
-        first, items, bad = draw.key[2], len(self._source), []
-        for index in ((first + step) % items for step in range(self._spare + 1)):
+        bad: list[Bad] = []
+        for step in range(self._spare + 1):
+            index = (draw.key[2] + step) % len(self._source)
             try:
                 return self._source.part(index, draw), bad
             except DataError as error:
@@ -59,7 +60,7 @@ Made = tuple[str, np.ndarray, np.ndarray]
 
 
 def processes(samples: Samples, count: int) -> ProcessPoolExecutor:
-    """`count` worker processes for `share`, which end with this one. Raises BackendError."""
+    """`count` processes for `made_in_worker`, which end with this one. Raises BackendError."""
     try:
         pickled = pickle.dumps(samples)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -89,7 +90,7 @@ def _begin(pickled: bytes) -> None:
     _samples = pickle.loads(pickled)  # our own parent's
 
 
-def share(draws: Sequence[Draw]) -> tuple[list[Made], list[Bad]]:
+def made_in_worker(draws: Sequence[Draw]) -> tuple[list[Made], list[Bad]]:
     """In a worker: the samples of some draws, as far as there were enough good images."""
     assert _samples is not None
     made: list[Made] = []

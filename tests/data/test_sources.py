@@ -20,7 +20,7 @@ from restore.data.options import (
     PairedImageDataset,
     SingleImageDataset,
 )
-from restore.data.source import Cached
+from restore.data.source import Cached, Extended
 from restore.data.sources import check_source, open_source
 from restore.errors import DataError, OptionError
 from restore.ops.resize import imresize
@@ -163,6 +163,14 @@ def test_cache_keeps_to_its_limit(pairs: Path) -> None:
     cached = Cached(source, one)
     assert cached[0] is cached[0]
     assert cached[1] is not cached[1]
+    assert cached.sample(0, np.random.default_rng(0)) is cached[0]
+
+
+def test_a_source_over_another_draws_as_that_does(tmp_path: Path) -> None:
+    draw(tmp_path / "gt/a.png", 24, 31)
+    source = opened(noisy(tmp_path), scale=1)
+    ours, theirs = (s.sample(0, np.random.default_rng(1)).lq for s in (Extended(source), source))
+    assert np.array_equal(ours, theirs) and not np.array_equal(ours, source[0].lq)
 
 
 def noisy(root: Path, **more: int) -> DegradedImageDataset:

@@ -43,7 +43,7 @@ SOTS_OUTDOOR = ((0.8, 0.5), (0.85, 0.7), (0.9, 0.6), (1.0, 0.9))
 
 
 @dataclass(frozen=True)
-class Plan:
+class DemoPair:
     """One pair: where it goes, what it is made from and how."""
 
     lq: str
@@ -61,25 +61,26 @@ def _spread(bounds: tuple[float, float], count: int) -> list[float]:
     return [values[k * stride % count] for k in range(count)]
 
 
-def _blurred() -> list[Plan]:
+def _blurred() -> list[DemoPair]:
     train = [("train", name, 1) for name in TRAIN]
     test = [("test", name, frame + 1) for name in TEST for frame in range(BLUR_FRAMES)]
     lengths = _spread(BLUR_TRAIN, len(train)) + len(TEST) * _spread(BLUR_TEST, BLUR_FRAMES)
-    plans = []
+    pairs = []
     for (part, name, frame), length in zip(train + test, lengths, strict=True):
         path = f"GOPRO_Large/{part}/{name}/{{}}/{frame:06d}.png"
         blur = MotionBlur(path_length=(length, length))
         about = f"MotionBlur path_length {length}"
-        plans.append(Plan(path.format("blur"), path.format("sharp"), name, blur, about))
-    return plans
+        pairs.append(DemoPair(path.format("blur"), path.format("sharp"), name, blur, about))
+    return pairs
 
 
-def _noisy() -> list[Plan]:
-    plans = []
+def _noisy() -> list[DemoPair]:
+    pairs = []
     for number, (name, shot) in enumerate(zip(TRAIN, _shots(len(TRAIN)), strict=True), start=1):
         lq, gt = SIDD.format(number, "NOISY"), SIDD.format(number, "GT")
-        plans.append(Plan(lq, gt, name, SensorNoise(shot=(shot, shot)), f"SensorNoise shot {shot}"))
-    return plans
+        noise = SensorNoise(shot=(shot, shot))
+        pairs.append(DemoPair(lq, gt, name, noise, f"SensorNoise shot {shot}"))
+    return pairs
 
 
 def _shots(count: int) -> list[float]:
@@ -87,35 +88,35 @@ def _shots(count: int) -> list[float]:
     return [round(math.exp(value), 4) for value in _spread(bounds, count)]
 
 
-def _hazy() -> list[Plan]:
-    plans = []
+def _hazy() -> list[DemoPair]:
+    pairs = []
     betas = iter(_spread(ITS_BETA, len(TRAIN) * ITS_EACH))
     airlights = iter(_spread(ITS_AIRLIGHT, len(TRAIN) * ITS_EACH)[::-1])
     for number, name in enumerate(TRAIN, start=1):
         for k in range(1, ITS_EACH + 1):
             beta, airlight = next(betas), next(airlights)
             hazy, clear = f"ITS/hazy/{number}_{k}_{beta}.png", f"ITS/clear/{number}.png"
-            plans.append(_behind_haze(hazy, clear, name, "indoor", airlight, beta))
+            pairs.append(_behind_haze(hazy, clear, name, "indoor", airlight, beta))
     for number, name in enumerate(TEST[::-1], start=1400):
         for k, (airlight, beta) in enumerate(SOTS_INDOOR, start=1):
             hazy, clear = f"SOTS/indoor/hazy/{number}_{k}.png", f"SOTS/indoor/gt/{number}.png"
-            plans.append(_behind_haze(hazy, clear, name, "indoor", airlight, beta))
+            pairs.append(_behind_haze(hazy, clear, name, "indoor", airlight, beta))
     for number, name in enumerate(TEST, start=1):
         for airlight, beta in SOTS_OUTDOOR:
             hazy = f"SOTS/outdoor/hazy/{number:04d}_{airlight:g}_{beta:g}.png"
             clear = f"SOTS/outdoor/gt/{number:04d}.png"
-            plans.append(_behind_haze(hazy, clear, name, "outdoor", airlight, beta))
-    return plans
+            pairs.append(_behind_haze(hazy, clear, name, "outdoor", airlight, beta))
+    return pairs
 
 
-def _behind_haze(lq: str, gt: str, name: str, scene: str, airlight: float, beta: float) -> Plan:
+def _behind_haze(lq: str, gt: str, name: str, scene: str, airlight: float, beta: float) -> DemoPair:
     haze = Haze("indoor" if scene == "indoor" else "outdoor", (beta, beta), (airlight, airlight))
-    return Plan(lq, gt, name, haze, f"Haze {scene} airlight {airlight} beta {beta}")
+    return DemoPair(lq, gt, name, haze, f"Haze {scene} airlight {airlight} beta {beta}")
 
 
-PLANS = (*_blurred(), *_noisy(), *_hazy())
+PAIRS = (*_blurred(), *_noisy(), *_hazy())
 PATHS = (
-    *dict.fromkeys(path for plan in PLANS for path in (plan.gt, plan.lq)),
+    *dict.fromkeys(path for pair in PAIRS for path in (pair.gt, pair.lq)),
     *(f"SIDD_Validation/{name}" for name in BLOCK_FILES),
 )
 
@@ -125,17 +126,17 @@ def make_pairs(images: Mapping[str, np.ndarray], disparity: np.ndarray) -> Itera
     `disparity`: the motorcycle's."""
     depth = depth_of_motorcycle(disparity)
     made: set[str] = set()
-    for plan in PLANS:
-        image, degradation = images[plan.origin], plan.degradation
-        if plan.origin == "motorcycle_left" and getattr(degradation, "scene", "") == "indoor":
+    for pair in PAIRS:
+        image, degradation = images[pair.origin], pair.degradation
+        if pair.origin == "motorcycle_left" and getattr(degradation, "scene", "") == "indoor":
             assert isinstance(degradation, Haze)
             height, width = image.shape[:2]
             degradation = replace(degradation, depth=depth[:height, :width])
-        if plan.gt not in made:
-            made.add(plan.gt)
-            yield plan.gt, image, _origin(plan.origin)
-        lq = degradation(image, name_rng(plan.lq))
-        yield plan.lq, lq, _facts(plan.origin, plan.about, psnr(lq, image))
+        if pair.gt not in made:
+            made.add(pair.gt)
+            yield pair.gt, image, _origin(pair.origin)
+        lq = degradation(image, name_rng(pair.lq))
+        yield pair.lq, lq, _facts(pair.origin, pair.about, psnr(lq, image))
     yield from _blocks(images)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from restore import images
-from restore.data.matching import match, pairing_of
+from restore.data.matching import match, pairing_of, some
 from restore.data.options import PairedImageDataset
 from restore.data.pair import Fit, gt_origin
 from restore.data.prepare.ledger import MANIFEST, WORK, Ledger, read_manifest
@@ -61,7 +61,7 @@ def examine(record: Record, name: str, root: Path, *, partial: bool, jobs: int) 
     found: list[Finding] = []
     absent = [part.name for part, paths in opened.files.items() if part.count and not paths]
     if absent:
-        found.append(Finding("absent", "", _some(absent)))
+        found.append(Finding("absent", "", some(absent, SHOWN)))
     if (root / WORK).exists():
         found.append(Finding("prepared", "", "a run was cut off", "run it again", True))
     for part, paths in opened.files.items():
@@ -158,7 +158,7 @@ def _part(part: Part, paths: list[str], opened: Opened, *, partial: bool) -> Ite
     sizes = Counter(look.size for look in looks.values())
     strange = [p for p, look in looks.items() if part.sizes and look.size not in part.sizes]
     expected = " or ".join(f"{w}x{h}" for h, w in part.sizes)
-    said = _sizes(sizes) + (f"; {_some(strange)}" if strange else "")
+    said = _sizes(sizes) + (f"; {some(strange, SHOWN)}" if strange else "")
     yield Finding("size", part.name, said, expected, bool(strange) if part.sizes else None)
     odd = [path for path, look in looks.items() if look.bits != part.bits]
     depth = ", ".join(f"{n} of {bits} bit" for bits, n in _depths(looks).items())
@@ -212,7 +212,7 @@ def _pair(pair: Pair, opened: Opened) -> Iterator[Finding]:
             unfit.append(f"{one.name}: {error.problems[0].got}")
     expected = f"GT = {pair.scale} × LQ" if pair.scale > 1 else "GT as large as LQ"
     expected += {"exact": ", to the pixel", "centre": ", or its middle", "corner": ""}[fit]
-    yield Finding("scale", name, _some(unfit) or "all fit", expected, bool(unfit))
+    yield Finding("scale", name, some(unfit, SHOWN) if unfit else "all fit", expected, bool(unfit))
     if pair.bicubic:
         yield from _bicubic(pair, name, matches, opened)
 
@@ -255,7 +255,7 @@ def _bicubic(pair: Pair, name: str, matches: list[Match], opened: Opened) -> Ite
         else:
             ways[way] += 1
     said = ", ".join(f"{n}: {way}" for way, n in ways.items())
-    found = " ".join([*(["not of " + _some(far)] if far else []), *([said] if said else [])])
+    found = " ".join([*(["not of " + some(far, SHOWN)] if far else []), *([said] if said else [])])
     if found:
         yield Finding("bicubic", name, found, _WAYS[0][0], bool(far))
 
@@ -289,7 +289,7 @@ def _split(opened: Opened) -> Iterator[Finding]:
     ]
     for equal, what in ((True, "the same pixels"), (False, "the same picture")):
         both = [f"{ours} = {theirs}" for ours, theirs, same in common if same == equal]
-        found = f"{len(both)}: {_some(both)}" if both else "0"
+        found = f"{len(both)}: {some(both, SHOWN)}" if both else "0"
         yield Finding("train and test", what, found, "0", bool(both))
 
 
@@ -306,15 +306,10 @@ def _manifest(held: Mapping[str, Any] | None, opened: Opened) -> Iterator[Findin
     ]
     added = [path for path in opened.digests if path not in held["files"]]
     for what, paths in (("gone", gone), ("changed", changed)):
-        yield Finding("manifest", what, _some(paths) or "0", "0", bool(paths))
+        yield Finding("manifest", what, some(paths, SHOWN) if paths else "0", "0", bool(paths))
     if added:
-        yield Finding("manifest", "added", _some(added))
+        yield Finding("manifest", "added", some(added, SHOWN))
 
 
 def _path(opened: Opened, file: Path) -> str:
     return file.relative_to(opened.root).as_posix()
-
-
-def _some(names: list[str]) -> str:
-    more = f", … ({len(names)} in all)" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

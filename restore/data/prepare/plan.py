@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from restore.data.prepare.records import Reader, Record, Tiles
 from restore.data.prepare.source import Member, Source
@@ -68,8 +68,6 @@ class Plan:
     makings: tuple[Making, ...]
     ignored: int
     """Members of the source that no layout of the set names."""
-    sizes: Mapping[str, int] = field(repr=False)
-    """Path -> about how many bytes it will have."""
 
 
 def plan(record: Record, source: Source, wishes: Wishes) -> Plan:
@@ -91,13 +89,8 @@ def plan(record: Record, source: Source, wishes: Wishes) -> Plan:
         raise _nothing(record, source)
     chosen = sorted(copies.values(), key=lambda copy: (copy.member.holder, copy.member.number))
     sizes = {copy.target: copy.member.size for copy in chosen}
-    makings: list[Making] = []
-    for making in _makings(record, wishes, sizes):
-        makings.append(making)
-        sizes[making.target if making.kind == "bicubic" else making.label] = making.bytes
-    return Plan(
-        record, wishes, tuple(chosen), tuple(makings), len(source.members) - len(copies), sizes
-    )
+    makings = tuple(_makings(record, wishes, sizes))
+    return Plan(record, wishes, tuple(chosen), makings, len(source.members) - len(copies))
 
 
 def _alike(source: Source, one: Member, other: Member) -> bool:
@@ -121,16 +114,17 @@ def _nothing(record: Record, source: Source) -> DataError:
 
 
 def _makings(record: Record, wishes: Wishes, copied: Mapping[str, int]) -> Iterator[Making]:
-    """Blocks, LR and sub-images, in the order in which they can be made."""
+    """Blocks, LR and sub-images, in the order in which they can be made; `copied`: path -> bytes of
+    what is there before."""
     there = dict(copied)
     for blocks in record.blocks:
         for path, groups in _fitting(blocks.pattern, copied):
             target = _fill(blocks.target, groups)
             label = f"images of {path}"
             yield Making(label, "blocks", path, target, there[path], reader=blocks.reader)
+    stems = {path.rpartition(".")[0] for path in copied}
     for rule in record.bicubic:
         for scale in wishes.scales or rule.scales:
-            stems = {path.rpartition(".")[0] for path in copied}
             for path, groups in _fitting(rule.pattern, copied):
                 target = rule.target.format(**groups, scale=scale)
                 if target.rpartition(".")[0] not in stems:
@@ -139,7 +133,7 @@ def _makings(record: Record, wishes: Wishes, copied: Mapping[str, int]) -> Itera
                     yield Making(label, "bicubic", path, target, size, scale=scale)
                     there[target] = size
     if wishes.sub_images:
-        for tiles in map(lambda t: _sized(t, wishes), record.tiles):
+        for tiles in (_sized(rule, wishes) for rule in record.tiles):
             for path, groups in _fitting(tiles.pattern, there):
                 label = f"{tiles.crop}/{tiles.step}/{tiles.threshold}{SUB_IMAGES}{path}"
                 size = int(there[path] * (tiles.crop / tiles.step) ** 2)

@@ -73,7 +73,7 @@ class Tiles:
 
     `crop` and `step` in GT pixels; files `scale` times smaller are cut in squares `scale` times
     smaller. Sides are first cut to multiples of `multiple` GT pixels, so that all scales align.
-    `threshold`: see `tiles.starts`.
+    `threshold`: see `squares.starts`.
     """
 
     pattern: str

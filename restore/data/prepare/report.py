@@ -20,9 +20,9 @@ def describe(plan: Plan, rest: Rest, out: str, free: int) -> str:
     copies = {copy.target for copy in plan.copies}
     todo = {copy.target for copy in rest.copies} | {making.target for making in rest.makings}
     rows: dict[tuple[str, str], list[int]] = {}
-    steps = [("copy", path, path) for path in copies]
-    steps += [(_how(making.kind, making.scale), making.target, "") for making in plan.makings]
-    for how, target, _ in steps:
+    steps = [("copy", path) for path in copies]
+    steps += [(_how(making.kind, making.scale), making.target) for making in plan.makings]
+    for how, target in steps:
         part = record.part_of(target.replace("{k", "0").replace("}", ""))
         row = rows.setdefault((part.name if part else OTHER, how), [0, 0])
         row[0] += 1

@@ -37,16 +37,13 @@ def gopro_sequences(root: Path, looks: Looks) -> Iterator[Finding]:
         short = [s for s, n in TEST_SEQUENCES.items() if s in seen["test"] and seen["test"][s] < n]
         absent = [s for s in TEST_SEQUENCES if s not in seen["test"]]
         strange = [s for s in seen["test"] if s not in TEST_SEQUENCES]
-        said = [f"{k} {len(v)}: {v[0]}" for k, v in _kinds(short, absent, strange) if v]
+        kinds = ("cut short", short), ("absent", absent), ("unknown", strange)
+        said = [f"{kind} {len(names)}: {names[0]}" for kind, names in kinds if names]
         found = f"{len(seen['test'])} sequences" + "".join(f", {text}" for text in said)
         yield Finding("version", "test", found, "the 11 official ones, whole")
     leaked = sorted(set(seen["train"]) & (set(TEST_SEQUENCES) | set(seen["test"])))
     if leaked:
         yield Finding("version", "train", f"test sequences {', '.join(leaked)}", "none", True)
-
-
-def _kinds(short: list[str], absent: list[str], strange: list[str]) -> list[tuple[str, list[str]]]:
-    return [("cut short", short), ("absent", absent), ("unknown", strange)]
 
 
 def blur_version(root: Path, looks: Looks) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ import lmdb
 
 from restore import images
 from restore.data.stores.sealed import sealed_folder, synced
-from restore.data.stores.store import Encoded, Store
+from restore.data.stores.store import FileStore
 from restore.errors import DataError
 
 DATA, META = "data.mdb", "meta_info.txt"
@@ -29,7 +29,7 @@ FIRST_MAP = 1 << 24  # bytes; doubled when full, so nothing depends on it
 _LINE = re.compile(r"(.+?)(?: \([\d,]+\)(?: \d+)?)?\s*")  # name, shape, compression level
 
 
-class LmdbFolder(Store):
+class LmdbFolder(FileStore):
     """The images of a BasicSR LMDB folder. Raises DataError when it is not whole."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -43,9 +43,6 @@ class LmdbFolder(Store):
 
     def __reduce__(self) -> tuple[type[LmdbFolder], tuple[str]]:
         return LmdbFolder, (self.root,)  # a worker process opens it itself
-
-    def held(self, index: int, channels: int | None) -> Encoded:
-        return Encoded(self.encoded(index), self.where(index), channels)
 
     def encoded(self, index: int) -> bytes:
         """The bytes of the file that image `index` was. Raises DataError DAT08, DAT10."""
@@ -65,9 +62,6 @@ class LmdbFolder(Store):
                 "make the LMDB again",
             )
         return data
-
-    def check(self, index: int, channels: int | None) -> tuple[int, int]:
-        return images.check(self.where(index), self.encoded(index), channels=channels)
 
     def verify(self, index: int) -> None:
         """Decode image `index`. Raises DataError."""

@@ -136,9 +136,6 @@ class Tiles(Held):
     def size(self) -> tuple[int, int]:
         return self._shape[:2]
 
-    def whole(self) -> np.ndarray:
-        return self.part(Box(0, 0, *self._shape[:2]))
-
     def part(self, box: Box) -> np.ndarray:
         top, left, height, width = box
         down, _, channels, depth = self._shape

@@ -16,6 +16,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ import numpy as np
 from restore import images
 from restore.data.stores.ranges import ranges_of
 from restore.data.stores.sealed import Sealed, seal, sealed_folder, synced
-from restore.data.stores.store import Encoded, Store
+from restore.data.stores.store import FileStore
 from restore.errors import DataError
 
 VERSION = 1
@@ -33,7 +34,7 @@ ATTEMPTS, TIMEOUT = 6, 30.0
 RECORD = np.dtype([("shard", "<u4"), ("offset", "<u8"), ("length", "<u8"), ("crc32", "<u4")])
 
 
-class Shards(Store):
+class Shards(FileStore):
     """The images of shards in a folder or below an http(s) address. Raises DataError."""
 
     def __init__(
@@ -44,7 +45,7 @@ class Shards(Store):
         timeout: float = TIMEOUT,
     ) -> None:
         self.root = os.fspath(root).rstrip("/")
-        self._how = {"attempts": attempts, "timeout": timeout}
+        self._reopened = partial(Shards, self.root, attempts=attempts, timeout=timeout)
         self._ranges = ranges_of(self.root, attempts=attempts, timeout=timeout)
         sealed = Sealed(self.root, "shards", HEADER, VERSION, self._ranges.whole)
         self.names = sealed.names()
@@ -57,14 +58,11 @@ class Shards(Store):
             raise sealed.damaged(f"{held.dtype} of shape {held.shape} in {RECORDS}")
         self._records = held
 
-    def __reduce__(self) -> tuple[Callable[..., Shards], tuple[object, ...]]:
-        return _reopened, (self.root, self._how["attempts"], self._how["timeout"])
+    def __reduce__(self) -> tuple[Callable[[], Shards], tuple[()]]:
+        return self._reopened, ()  # a worker process opens its own connections
 
     def where(self, index: int) -> str:
         return f"{self.root}/{_shard(int(self._records['shard'][index]))}/{self.names[index]}"
-
-    def held(self, index: int, channels: int | None) -> Encoded:
-        return Encoded(self.encoded(index), self.where(index), channels)
 
     def encoded(self, index: int) -> bytes:
         """The bytes of the file that image `index` was. Raises DataError DAT10, DAT22."""
@@ -81,17 +79,9 @@ class Shards(Store):
             )
         return data
 
-    def check(self, index: int, channels: int | None) -> tuple[int, int]:
-        return images.check(self.where(index), self.encoded(index), channels=channels)
-
     def verify(self, index: int) -> None:
         """Compare image `index` with its checksum. Raises DataError."""
         self.encoded(index)
-
-
-def _reopened(root: str, attempts: int, timeout: float) -> Shards:
-    """In a worker process, which opens its own connections."""
-    return Shards(root, attempts=attempts, timeout=timeout)
 
 
 def _shard(number: int) -> str:

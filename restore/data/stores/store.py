@@ -26,7 +26,7 @@ class Held(Protocol):
 
     def whole(self) -> np.ndarray:
         """All of it, (H, W, 3) or (H, W), uint8 or uint16; may be read-only. Raises DataError."""
-        ...
+        return self.part(Box(0, 0, *self.size))
 
     def part(self, box: Box) -> np.ndarray:
         """What lies inside `box`, reading as little else as can be. Raises DataError."""
@@ -55,7 +55,7 @@ class Store(Protocol):
 
 
 class Encoded(Held):
-    """An image file's bytes."""
+    """An image file's bytes, in memory."""
 
     def __init__(self, data: bytes, where: str, channels: int | None) -> None:
         self._data, self._where, self._channels = data, where, channels
@@ -72,16 +72,26 @@ class Encoded(Held):
         return images.decode_part(self._data, self._where, rows, columns, channels=self._channels)
 
 
-class Folder(Store):
+class FileStore(Store, Protocol):
+    """A store of image files as they were written."""
+
+    def encoded(self, index: int) -> bytes:
+        """The bytes of the file that image `index` is or was. Raises DataError."""
+        ...
+
+    def held(self, index: int, channels: int | None) -> Encoded:
+        return Encoded(self.encoded(index), self.where(index), channels)
+
+    def check(self, index: int, channels: int | None) -> tuple[int, int]:
+        return images.check(self.where(index), self.encoded(index), channels=channels)
+
+
+class Folder(FileStore):
     """Image files in a folder, or in all folders under it."""
 
     def __init__(self, root: str | os.PathLike[str], *, recursive: bool = False) -> None:
         self.root = os.fspath(root)
         self.names = images.list_names(root, recursive=recursive)
 
-    def held(self, index: int, channels: int | None) -> Encoded:
-        where = self.where(index)
-        return Encoded(images.load(where), where, channels)
-
-    def check(self, index: int, channels: int | None) -> tuple[int, int]:
-        return images.check(self.where(index), channels=channels)
+    def encoded(self, index: int) -> bytes:
+        return images.load(self.where(index))
