@@ -227,22 +227,29 @@ def test_a_rule_that_refuses_an_image_is_left_out() -> None:
 
 
 class Ranks:
-    """What ranks in threads add up."""
+    """What ranks in threads tell one another."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.given = size, dict[int, Tensor]()
+        self.size, self.given = size, dict[int, Any]()
         self.all_there = threading.Barrier(size)
+
+    def gathered(self, rank: int, own: Any) -> list[Any]:
+        self.given[rank] = own
+        self.all_there.wait(60)
+        everything = [self.given[k] for k in range(self.size)]
+        self.all_there.wait(60)
+        return everything
 
     def world(self, rank: int) -> World:
         ranks = self
 
         class Rank(World):
             def sum(self, values: Tensor) -> Tensor:
-                ranks.given[rank] = values
-                ranks.all_there.wait(60)
-                total = torch.stack([ranks.given[k] for k in range(ranks.size)]).sum(0)
-                ranks.all_there.wait(60)
-                return total
+                return torch.stack(ranks.gathered(rank, values)).sum(0)
+
+            def gather_bytes(self, own: bytes, most: int) -> list[bytes]:
+                assert len(own) <= most
+                return ranks.gathered(rank, own)
 
         return Rank(rank, self.size)
 
