@@ -195,6 +195,17 @@ def test_protocol_and_facts_are_named():
     assert "sr-y" in html and "ab" * 32 in html and "<title>SPAN on Set5</title>" in html
 
 
+def test_a_set_without_figures_has_no_curve():
+    """A validation set without ground truth has a NaN at each of its steps."""
+    curves = [
+        Series("SPAN", "loss", (1, 2), (0.2, 0.1)),
+        Series("SPAN", "val/Wild/psnr", (1, 2), (math.nan, math.nan)),
+        Series("SPAN", "val/Once/psnr", (1, 2), (math.nan, 30.0)),
+    ]
+    html = render(replace(page([row("a.png", 31)], []), curves=curves))
+    assert "Training loss" in html and "Wild" not in html and "Once" not in html
+
+
 def matrix(views: list[ImageViews]) -> Page:
     """Two networks on two sets under two protocols, a published row, curves and a failure."""
 
