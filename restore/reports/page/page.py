@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 
-from restore.errors import DataError, Problem, printable
+from restore.errors import DataError, printable
 from restore.reports.comparison import Contender, Quoted, compare_all
 from restore.reports.curves import Series
 from restore.reports.page.tables import (
@@ -170,15 +170,13 @@ def _note(psnr: float, ssim: float) -> str:
 def _link(view: ImageViews, path: str) -> str:
     """`path` as a relative URL; bytes that are no UTF-8 keep their value."""
     if not path or PurePosixPath(path).is_absolute():
-        raise DataError(
-            Problem(
-                code="IMG",
-                what="a report links only files near it",
-                where=f"{view.set}/{view.image}",
-                got=repr(path),
-                expected="a POSIX path relative to the report's folder",
-                fix="write the images below the report's folder",
-            )
+        raise DataError.of(
+            "IMG14",
+            "a report links only files near it",
+            f"{view.set}/{view.image}",
+            repr(path),
+            "a POSIX path relative to the report's folder",
+            "write the images below the report's folder",
         )
     return quote(path, errors="surrogateescape")
 
