@@ -79,13 +79,12 @@ class Evaluator:
         name: str,
         source: Source,
         rules: Sequence[Bordered],
-        scale: int,
         world: World,
         *,
         further: Mapping[str, Metric] | None = None,
     ) -> None:
         self.name, self.source = name, source
-        self._scorer, self._world = Scorer(rules, scale, further), world
+        self._scorer, self._world = Scorer(rules, further), world
 
     def run(
         self, predictor: Predictor, provenance: Provenance, each: Each | None = None
