@@ -248,6 +248,15 @@ def test_only_the_first_protocol_is_listed_at_first():
     assert rules == [("sr-y", "")] * 3 + [("rgb", " hidden")] * 3
 
 
+def test_the_viewer_names_the_protocol_of_its_figures():
+    notes = [one["notes"] for one in views_in(render(matrix([view("b.png"), view("z.png")])))]
+    assert list(notes[0]) == ["sr-y", "rgb"] and notes[1] == {}
+    assert notes[0]["rgb"] == {
+        "r0": "27.00 dB / 0.9000", "r1": "28.00 dB / 0.9000", "baseline": "30.00 dB / 0.8000",
+        "gain": "−2.00 dB",
+    }  # fmt: skip
+
+
 def test_protocols_are_told_apart():
     """What each compares, how far they are apart, who was left out; the fourth is folded away."""
     rules = {"sr-y@1": 31.0, "rgb@1": 29.5, "grl-y@1": 31.25, "vdsr-y@1": 31.1}
@@ -474,6 +483,14 @@ def test_a_matrix_in_a_browser(tmp_path, browser):
     tab.locator("#rule").select_option("rgb")
     line = tab.locator("#images tbody tr:visible", has_text="b.png")
     assert "28.00" in line.inner_text() and "30.00" not in line.inner_text().split("\t")[3]
+    tab.locator("#strip button", has=tab.locator("img[src*='b_thumb']")).click()
+    assert tab.locator("#viewer-about").inner_text() == "Set5 · 96 × 64 · rgb: gain −2.00 dB"
+    caption = tab.locator("figure[data-layer=r1] figcaption span")
+    assert caption.inner_text() == "28.00 dB / 0.9000"
+    tab.locator("#rule").select_option("sr-y")
+    assert tab.locator("#viewer-about").inner_text() == "Set5 · 96 × 64 · sr-y: gain 0.00 dB"
+    assert caption.inner_text() == "30.00 dB / 0.9000"
+    tab.locator("#rule").select_option("rgb")
     tab.locator("#measure").select_option("ssim")
     assert "0.9000" in line.inner_text() and "28.00" not in line.inner_text()
 

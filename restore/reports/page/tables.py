@@ -193,7 +193,7 @@ def image_table(contenders: Sequence[Contender], views: Sequence[tuple[str, str]
         if (name, image) not in seen:
             found[protocols[0] if protocols else "", name, image] = [None] * len(contenders)
     keyed = [
-        (_image_line(key, rows, place.get(key[1:])), _gain(rows)) for key, rows in found.items()
+        (_image_line(key, rows, place.get(key[1:])), best_gain(rows)) for key, rows in found.items()
     ]
     order = {protocol: k for k, protocol in enumerate(protocols)}
     keyed.sort(
@@ -210,7 +210,7 @@ def image_table(contenders: Sequence[Contender], views: Sequence[tuple[str, str]
     )
 
 
-def _gain(rows: Sequence[ImageRow | None]) -> float:
+def best_gain(rows: Sequence[ImageRow | None]) -> float:
     """The best contender's gain over the baseline; NaN where none is known."""
     gains = [row.gain for row in rows if row is not None and not math.isnan(row.gain)]
     return max(gains, default=math.nan)
@@ -229,7 +229,7 @@ def _image_line(
     figures = tuple(
         (_figure(p, 2, a), _figure(s, 4, b)) for (p, s), (a, b) in zip(pairs, tones, strict=True)
     )
-    gain = _gain(rows)
+    gain = best_gain(rows)
     tone = "unknown" if math.isnan(gain) else "worse" if gain < 0 else ""
     shown = Figure(shown_number(gain, 2, sign=True), _key(gain), tone)
     return ImageLine(printable(name), printable(image), printable(protocol), view, figures, shown)
