@@ -195,7 +195,6 @@
     for (const side of ["left", "right"]) {
       const canvas = byId(`error-${side}`);
       canvas.hidden = state.gain === 0;
-      canvas.classList.toggle(side, true);
       if (canvas.hidden) continue;
       canvas.width = width;
       canvas.height = height;
