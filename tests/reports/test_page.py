@@ -18,8 +18,9 @@ import pytest
 
 from restore.errors import DataError
 from restore.reports.comparison import Contender, Quoted
-from restore.reports.curves import Series
+from restore.reports.curves import Series, read_curves
 from restore.reports.page.page import ImageViews, Page, render, write_page
+from restore.reports.page.tables import difference_lines
 from restore.reports.records import ImageRow
 
 WIDTH, HEIGHT = 96, 64
@@ -204,6 +205,28 @@ def test_a_set_without_figures_has_no_curve():
     ]
     html = render(replace(page([row("a.png", 31)], []), curves=curves))
     assert "Training loss" in html and "Wild" not in html and "Once" not in html
+
+
+def test_curves_are_read_of_what_can_be_drawn(tmp_path):
+    lines = ['{"step": 1, "loss": 0.5, "val/a/b/psnr": 30}', '{"step": 2, "loss": 0.25}']
+    lines += [f'{{"step": 3, "loss": {"9" * 400}}}', '{"step": Infinity, "loss": 0.1}', "[1]", "{"]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    loss, psnr = read_curves("run", tmp_path / "log.jsonl")
+    assert (loss.steps, loss.values) == ((1, 2, math.inf), (0.5, 0.25, 0.1))
+    assert (psnr.measure, psnr.values) == ("val/a/b/psnr", (30,))
+    longer = replace(psnr, steps=(1, 2), values=(30, 31))
+    html = render(replace(page([row("a.png", 31)], []), curves=[loss, longer]))
+    assert "Training loss" in html and "Validation PSNR, a/b<" in html
+
+
+def test_only_what_both_tests_hold_for_a_difference_is_coloured():
+    def tone(count: int) -> str:
+        first = [row(f"{k}.png", 30 + k) for k in range(count)]
+        better = [replace(r, psnr=r.psnr + 0.1 + 0.01 * k) for k, r in enumerate(first)]
+        (line,) = difference_lines([Contender("A", 1, first), Contender("B", 1, better)])
+        return line.mean.tone
+
+    assert tone(2) == "" and tone(10) == "better"
 
 
 def matrix(views: list[ImageViews]) -> Page:

@@ -108,7 +108,8 @@ def lines(curves: Sequence[Curve], unit: str, about: str) -> Markup | None:
 def _thinned(curve: Curve, most: int = 240) -> list[tuple[float, float]]:
     """The finite points, at most `most`: medians of equal stretches, so that noise does not hide
     the way."""
-    points = [(x, y) for x, y in zip(curve.steps, curve.values, strict=True) if math.isfinite(y)]
+    pairs = zip(curve.steps, curve.values, strict=True)
+    points = [(x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y)]
     size = -(-len(points) // most)
     if size > 1:
         groups = [points[k : k + size] for k in range(0, len(points), size)]

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from restore.errors import printable
 from restore.reports.comparison import Comparison, Contender, Rank, Standing, spreads
-from restore.reports.curves import LOSS, Series
+from restore.reports.curves import LOSS, Series, set_of
 from restore.reports.page.charts import Curve, Point, lines, scatter
 from restore.reports.papers import count, duration
 from restore.reports.records import ImageRow
@@ -254,7 +254,7 @@ def difference_lines(contenders: Sequence[Contender]) -> list[DifferenceLine]:
 
 
 def _difference_line(name: str, found: Difference) -> DifferenceLine:
-    sure = found.interval.low > 0 or found.interval.high < 0
+    sure = found.p < 0.05 and (found.interval.low > 0 or found.interval.high < 0)
     tone = ("worse" if found.mean < 0 else "better") if sure else ""
     low, high = (shown_number(v, 3, sign=True) for v in (found.interval.low, found.interval.high))
     return DifferenceLine(
@@ -330,7 +330,7 @@ def curve_charts(series: Sequence[Series]) -> list[tuple[str, Markup, list[tuple
             if s.measure == measure
         ]
         loss = measure == LOSS
-        heading = "Training loss" if loss else f"Validation PSNR, {measure.split('/')[1]}"
+        heading = "Training loss" if loss else f"Validation PSNR, {set_of(measure)}"
         chart = lines(drawn, "loss" if loss else "PSNR, dB", heading)
         if chart is not None:
             legend = [(curve.colour, printable(curve.name)) for curve in drawn]
