@@ -155,7 +155,7 @@ class Plain:
 
 def evaluator_of(source: Source) -> Evaluator:
     """Its first pass scores the bicubic baseline too, which BasicSR has not; later ones do not."""
-    return Evaluator("set", source, [(PROTOCOLS["sr-y"], BORDER)], SCALE, World())
+    return Evaluator("set", source, [(PROTOCOLS["sr-y"], BORDER)], World())
 
 
 def ours(evaluator: Evaluator, network: nn.Module, out: Path) -> tuple[Scores, float]:

@@ -28,6 +28,7 @@ from restore.errors import BackendError
 
 Launcher = Literal["none", "pytorch", "slurm"]
 TIMEOUT = timedelta(minutes=10)
+LENGTH = 4  # bytes that say how long a message is
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,22 @@ class World:
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set on any process."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag))).item() > 0)
+
+    def gather_bytes(self, own: bytes, most: int) -> list[bytes]:
+        """What every process gives, up to `most` bytes each, by rank; called by all processes.
+
+        Nothing is unpickled, unlike `all_gather_object`, and no process can make another one
+        allocate more.
+        """
+        assert len(own) <= most, f"{len(own)} bytes, at most {most}"
+        if self.size == 1:
+            return [own]
+        frame = len(own).to_bytes(LENGTH, "big") + own.ljust(most, b"\0")
+        sent = torch.tensor(list(frame), dtype=torch.uint8, device=self.device)
+        received = [torch.empty_like(sent) for _ in range(self.size)]
+        distributed.all_gather(received, sent)
+        frames = (bytes(one.tolist()) for one in received)
+        return [f[LENGTH : LENGTH + int.from_bytes(f[:LENGTH], "big")] for f in frames]
 
     def barrier(self) -> None:
         """Wait for all processes."""

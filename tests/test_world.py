@@ -27,6 +27,7 @@ def test_alone_on_the_cpu() -> None:
     assert world == World() and world.first and world.device == torch.device("cpu")
     values = torch.tensor([1.0, float("inf")])
     assert world.sum(values) is values and world.any(True) and not world.any(False)
+    assert world.gather_bytes(b"alone\0", 6) == [b"alone\0"]
     world.barrier()
 
 
@@ -69,6 +70,8 @@ with World.start("pytorch", num_gpu=0) as world:
     cells[world.rank] = 0.1 * (world.rank + 1)
     assert world.sum(cells).tolist() == [0.1, 0.2, 0.1 * 3, 0.0]
     assert world.any(world.rank == 2) and not world.any(False)
+    texts = [b"", "ä\0\0".encode(), bytes(range(256))]
+    assert world.gather_bytes(texts[world.rank], 256) == texts
     layer = world.wrap(torch.nn.Linear(1, 1, bias=False))
     layer(torch.full((1, 1), float(world.rank))).sum().backward()
     assert next(layer.parameters()).grad.item() == 1.0

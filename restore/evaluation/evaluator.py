@@ -79,13 +79,12 @@ class Evaluator:
         name: str,
         source: Source,
         rules: Sequence[Bordered],
-        scale: int,
         world: World,
         *,
         further: Mapping[str, Metric] | None = None,
     ) -> None:
         self.name, self.source = name, source
-        self._scorer, self._world = Scorer(rules, scale, further), world
+        self._scorer, self._world = Scorer(rules, further), world
 
     def run(
         self, predictor: Predictor, provenance: Provenance, each: Each | None = None
@@ -186,18 +185,12 @@ class Evaluator:
 
     def _agreed(self, notes: Mapping[int, str]) -> dict[int, str]:
         """What any rank noted of a rule, the same on all: the first rank's that noted something."""
-        ranks, rules = self._world.size, len(self._scorer.rules)
-        letters = torch.zeros(ranks, rules, NOTE, dtype=torch.float64)
-        for place, note in notes.items():
-            text = note.encode()[:NOTE]
-            letters[self._world.rank, place, : len(text)] = torch.tensor(list(text)).double()
-        said = self._world.sum(letters).to(torch.uint8)
         found: dict[int, str] = {}
-        for place in range(rules):
-            texts = (bytes(said[rank, place].tolist()).rstrip(b"\0") for rank in range(ranks))
-            text = next(filter(None, texts), b"")
-            if text:
-                found[place] = text.decode(errors="ignore")
+        for place in range(len(self._scorer.rules)):
+            own = notes.get(place, "").encode()[:NOTE]
+            first = next(filter(None, self._world.gather_bytes(own, NOTE)), b"")
+            if first:
+                found[place] = first.decode(errors="ignore")  # a letter may be cut in two
         return found
 
     def _row(

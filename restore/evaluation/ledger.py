@@ -2,9 +2,8 @@
 and the bytes of the tensors that are alive at once.
 
 Nothing is read off shapes of layers: the counts follow what runs, on any device, `meta` included.
+One multiply-add (MAC) counts 1; normalisations, activation functions and resizing count 0.
 """
-
-# conventions: one multiply-add (MAC) counts 1; normalisations, activations and resizing count 0
 
 from __future__ import annotations
 
@@ -66,6 +65,7 @@ def _map_scan(args: tuple[Any, ...], out: Any) -> int:
 
 
 Rule = Callable[[tuple[Any, ...], Any], int]
+"""An operation's positional arguments and its output -> its MACs."""
 RULES: dict[str, tuple[str, Rule]] = {
     "aten::convolution": ("convolution", _convolution),
     "aten::mm": ("product", _product),
@@ -82,6 +82,7 @@ RULES: dict[str, tuple[str, Rule]] = {
     "restore::selective_scan": ("scan", _selective_scan),
     "restore::map_scan": ("scan", _map_scan),
 }
+_WHOLE = {torch.ops.prim.device.default}  # operations that turned out not to be made of others
 
 
 class Ledger(TorchDispatchMode):
@@ -92,16 +93,11 @@ class Ledger(TorchDispatchMode):
         self.macs: Counter[str] = Counter()
         """By kind: convolution, product, attention, fft, scan."""
         self.activations = 0
-        """Elements that convolutions, products, attentions and scans gave."""
+        """Elements that the operations of RULES gave."""
         self.peak = 0
         """Bytes of the tensors made within that were alive at once, at most."""
         self._alive: dict[int, weakref.ref[Any]] = {}
         self._bytes = 0
-
-    @property
-    def total(self) -> int:
-        """MACs of all kinds."""
-        return sum(self.macs.values())
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -142,11 +138,12 @@ class Ledger(TorchDispatchMode):
         self.peak = max(self.peak, self._bytes)
 
 
-# What operations on `meta` give, worked out once for equal inputs: a network repeats its blocks,
-# and torch works out shapes slowly, in Python. Remembered are new tensors that fill their storages;
+# On `meta` ----------------------------------------------------------------------------------------
+#
+# What an operation gives is worked out once for equal inputs: a network repeats its blocks, and
+# torch works out shapes slowly, in Python. Remembered are new tensors that fill their storages;
 # views and changes in place are run each time.
 
-_WHOLE = {torch.ops.prim.device.default}  # operations known not to be made of others
 _MADE: dict[tuple[Any, ...], Any] = {}
 """Operation and the form of its inputs -> that of its output; None for what is run each time."""
 
@@ -174,29 +171,29 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], given: list[T
     """`func(*args, **kwargs)`; `given`: the tensors among them."""
     if not given or not all(tensor.is_meta for tensor in given):
         return func(*args, **kwargs)
-    key = func, _known(args), _known(tuple(kwargs.items()))
+    key = func, _form(args), _form(tuple(kwargs.items()))
     form = _MADE.get(key)
     if form is not None:
-        return tuple(_like(one) for one in form) if isinstance(form, tuple) else _like(form)
+        return tuple(map(_from_form, form)) if isinstance(form, tuple) else _from_form(form)
     out = func(*args, **kwargs)
     if key not in _MADE:
         new = not func._schema.is_mutable and _is_new(out, given)
-        known = tuple(map(_known, out)) if isinstance(out, tuple) else _known(out)
-        _MADE[key] = known if new else None
+        _MADE[key] = _form(out) if new else None
     return out
 
 
-def _known(value: Any) -> Any:
+def _form(value: Any) -> Any:
     """What tells `value` from others: of tensors the form, of the rest type and value."""
     if isinstance(value, Tensor):
         return _Form.of(value)
     if isinstance(value, tuple | list):
-        return tuple(map(_known, value))
+        return tuple(map(_form, value))
     return type(value), value
 
 
-def _like(known: Any) -> Any:
-    return known.made() if isinstance(known, _Form) else known[1]
+def _from_form(form: Any) -> Any:
+    """The tensor or number of this form."""
+    return form.made() if isinstance(form, _Form) else form[1]
 
 
 def _is_new(out: Any, given: list[Tensor]) -> bool:

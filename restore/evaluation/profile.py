@@ -24,7 +24,7 @@ class Cost:
     macs: dict[str, int]
     """Multiply-adds by kind of operation (see `ledger`)."""
     activations: int
-    """Elements that convolutions, products, attentions and scans give."""
+    """Elements that the counted operations give."""
     memory: int
     """Bytes of the tensors alive at once, in float32, input and weights aside."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from restore.data.pair import ImagePair
 from restore.errors import DataError
 from restore.evaluation.predictor import Restoration
 from restore.metrics.protocols import Bordered, ScoringRule
+from restore.metrics.psnr_ssim import shaved
 from restore.metrics.scores import bicubic, score
 
 SCORES = 4  # PSNR and SSIM of the restored image, and of the input
@@ -27,10 +29,9 @@ class Scorer:
     """Scores the images of one set."""
 
     def __init__(
-        self, rules: Sequence[Bordered], scale: int, further: Mapping[str, Metric] | None = None
+        self, rules: Sequence[Bordered], further: Mapping[str, Metric] | None = None
     ) -> None:
         self.rules, self.further = tuple(rules), dict(further or {})
-        self._scale = scale
         self._baselines: dict[tuple[object, ...], tuple[float, float]] = {}
 
     @property
@@ -51,26 +52,29 @@ class Scorer:
         nothing = [math.nan] * self.width
         if pair.gt is None:
             return [nothing] * len(self.rules)
-        plain = _OncePerImage(pair, self._scale)
+        plain = _WithBicubic(pair)
         scores: dict[tuple[object, ...], list[float] | DataError] = {}
         own: dict[int, list[float]] = {}
         found: list[list[float] | DataError] = []
         for place, (rule, border) in enumerate(self.rules):
-            key = (rule.form, border)
             if place in without:
                 found.append(nothing)
                 continue
+            key = (rule.form, border)
             if key not in scores:
                 scores[key] = self._scores(index, rule, border, plain, restored)
-            if border not in own:
-                own[border] = self._own(border, restored.image, pair.gt)
             got = scores[key]
-            found.append(got if isinstance(got, DataError) else [*got, *own[border]])
+            if not isinstance(got, DataError):
+                if border not in own:
+                    own[border] = self._own(border, restored.image, pair.gt)
+                got = [*got, *own[border]]
+            found.append(got)
         return found
 
     def _scores(
-        self, index: int, rule: ScoringRule, border: int, plain: _OncePerImage, done: Restoration
+        self, index: int, rule: ScoringRule, border: int, plain: _WithBicubic, done: Restoration
     ) -> list[float] | DataError:
+        """PSNR and SSIM of the restored image and of the input, or why `rule` has none."""
         target, key = plain.pair.gt, (index, rule.form, border)
         assert target is not None
         numbers = done.image if rule.pixels == "stored" else done.unrounded
@@ -87,22 +91,17 @@ class Scorer:
         return [*figures, *self._baselines[key]]
 
     def _own(self, border: int, restored: np.ndarray, target: np.ndarray) -> list[float]:
-        inside = slice(border, -border or None)
-        return [
-            float(metric(restored[inside, inside], target[inside, inside]))
-            for metric in self.further.values()
-        ]
+        """The user's own figures."""
+        inside, wanted = shaved(restored, border), shaved(target, border)
+        return [float(metric(inside, wanted)) for metric in self.further.values()]
 
 
-class _OncePerImage:
-    """A pair, and its input at the target's size, made when first asked for."""
+@dataclass(frozen=True)
+class _WithBicubic:
+    """A pair, and its input at the target's size, made once, when it is asked for."""
 
-    def __init__(self, pair: ImagePair, scale: int) -> None:
-        self.pair, self._scale = pair, scale
-        self._made: np.ndarray | None = None
+    pair: ImagePair
 
-    @property
+    @cached_property
     def bicubic(self) -> np.ndarray:
-        if self._made is None:
-            self._made = bicubic(self.pair.view, self._scale)
-        return self._made
+        return bicubic(self.pair.view, self.pair.scale)

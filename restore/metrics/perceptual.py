@@ -161,7 +161,7 @@ def _packaged(package: str, file: str, option: str) -> Path:
     path = Path(spec.origin).parent / file if spec is not None and spec.origin else None
     if path is None or not path.is_file():
         raise BackendError.of(
-            "DEV05",
+            "DEV04",
             f"package {package} is not installed",
             "restore score",
             f"no {file}",

@@ -64,6 +64,19 @@ def check_windows(shape: tuple[int, ...], dialect: Dialect) -> None:
         )
 
 
+def check_shapes(a: np.ndarray, b: np.ndarray) -> None:
+    """Raises DataError for two arrays that are not two images of one shape."""
+    if a.shape != b.shape or a.ndim not in (2, 3):
+        raise DataError.of(
+            "DAT06",
+            "images to compare differ in shape",
+            "score",
+            f"{a.shape} and {b.shape}",
+            "two images (H, W) or (H, W, C) of one shape",
+            "crop or resize one of them",
+        )
+
+
 def check_border(shape: tuple[int, ...], border: int) -> None:
     """Raises DataError for a border that leaves nothing of an image."""
     if border < 0 or 2 * border >= min(shape[:2]):
@@ -77,6 +90,13 @@ def check_border(shape: tuple[int, ...], border: int) -> None:
         )
 
 
+def shaved(image: np.ndarray, border: int) -> np.ndarray:
+    """`image` without `border` pixels on every side. Raises DataError where nothing is left."""
+    check_border(image.shape, border)
+    inside = slice(border, -border or None)
+    return image[inside, inside]
+
+
 def _clamped(image: np.ndarray, peak: float) -> np.ndarray:
     values = np.ascontiguousarray(image, dtype=np.float64)
     inside = image.dtype.kind == "u" and np.iinfo(image.dtype).max <= peak
@@ -87,15 +107,7 @@ def _comparable(
     restored: np.ndarray, target: np.ndarray, data_range: float | None, border: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
     a, b = np.asarray(restored), np.asarray(target)
-    if a.shape != b.shape or a.ndim not in (2, 3):
-        raise DataError.of(
-            "DAT06",
-            "images to compare differ in shape",
-            "score",
-            f"{a.shape} and {b.shape}",
-            "two images (H, W) or (H, W, C) of one shape",
-            "crop or resize one of them",
-        )
+    check_shapes(a, b)
     if data_range is None:
         if a.dtype != b.dtype or a.dtype not in (np.uint8, np.uint16):
             raise DataError.of(
@@ -116,6 +128,4 @@ def _comparable(
             "a positive finite number",
             "pass data_range=1.0 or 255.0",
         )
-    check_border(a.shape, border)
-    inside = slice(border, -border or None)
-    return a[inside, inside], b[inside, inside], data_range
+    return shaved(a, border), shaved(b, border), data_range

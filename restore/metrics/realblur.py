@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 
 from restore.errors import DataError
-from restore.metrics.psnr_ssim import check_border, check_windows
-from restore.metrics.similarity import similarity_map
+from restore.metrics.psnr_ssim import check_shapes, check_windows, shaved
+from restore.metrics.similarity import DIALECTS, similarity_map
 
 ITERATIONS, BLUR = 100, 5
-RIM = 5  # half a window: the map of `valid2d` is smaller by it
+RIM = DIALECTS["valid2d"].radius  # the map of similarity is smaller by it on every side
 
 
 def score(restored: np.ndarray, target: np.ndarray, border: int) -> tuple[float, float]:
@@ -25,19 +25,10 @@ def score(restored: np.ndarray, target: np.ndarray, border: int) -> tuple[float,
 
     Raises DataError for images that differ in size, are too small or cannot be aligned.
     """
-    if restored.shape != target.shape:
-        raise DataError.of(
-            "DAT06",
-            "images to compare differ in shape",
-            "score",
-            f"{restored.shape} and {target.shape}",
-            "two images of one shape",
-            "crop or resize one of them",
-        )
-    check_border(target.shape, border)
-    inside = slice(border, -border or None)
-    check_windows(target[inside, inside].shape, "valid2d")
-    moved, seen, mask = aligned(_unit(restored[inside, inside]), _unit(target[inside, inside]))
+    check_shapes(restored, target)
+    restored, target = shaved(restored, border), shaved(target, border)
+    check_windows(target.shape, "valid2d")
+    moved, seen, mask = aligned(_unit(restored), _unit(target))
     squares = float(np.square(seen - moved).sum(dtype=np.float64)) / float(mask.sum())
     similar = similarity_map(moved, seen, 1.0, "valid2d")
     counted = mask[RIM:-RIM, RIM:-RIM].astype(np.float64)

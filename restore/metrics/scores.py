@@ -11,7 +11,7 @@ from restore.errors import DataError
 from restore.images import as_rgb, luma
 from restore.metrics import realblur
 from restore.metrics.protocols import ScoringRule
-from restore.metrics.psnr_ssim import check_border, check_windows, psnr, ssim
+from restore.metrics.psnr_ssim import check_windows, psnr, shaved, ssim
 from restore.metrics.similarity import compiled, mean_similarity
 from restore.ops.resize import imresize
 
@@ -54,9 +54,7 @@ def _luma_of_bytes(rule: ScoringRule, a: np.ndarray, b: np.ndarray) -> bool:
 def _score_luma(
     rule: ScoringRule, a: np.ndarray, b: np.ndarray, border: int
 ) -> tuple[float, float]:
-    check_border(a.shape, border)
-    inside = slice(border, -border or None)
-    a, b = a[inside, inside], b[inside, inside]
+    a, b = shaved(a, border), shaved(b, border)
     check_windows(a.shape, rule.ssim)
     return luma_psnr(a, b), mean_similarity(a, b, 255.0, rule.ssim, luma=True)
 

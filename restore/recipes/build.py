@@ -80,7 +80,7 @@ def evaluators_of(
     """One evaluator per set, all under the same rules."""
     rules = scoring.rules(scale)
     further = scores_of(scoring.further_metrics.chosen())
-    return [Evaluator(name, source, rules, scale, world, further=further) for name, source in sets]
+    return [Evaluator(name, source, rules, world, further=further) for name, source in sets]
 
 
 def predictor_of(

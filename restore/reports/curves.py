@@ -19,6 +19,12 @@ class Series:
     values: tuple[float, ...]
 
 
+def set_of(measure: str) -> str:
+    """The set that a measure is the validation PSNR of; empty for all others."""
+    fits = measure.startswith("val/") and measure.endswith("/psnr")
+    return measure.removeprefix("val/").removesuffix("/psnr") if fits else ""
+
+
 def read_curves(run: str, log: Path) -> list[Series]:
     """Loss and validation PSNRs of a run; nothing where there is no log, broken lines left out."""
     found: dict[str, list[tuple[float, float]]] = {}
@@ -30,10 +36,13 @@ def read_curves(run: str, log: Path) -> list[Series]:
         try:
             values = json.loads(line)
             step = float(values["step"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+            drawn = {
+                key: float(value)
+                for key, value in values.items()
+                if (key == LOSS or set_of(key)) and isinstance(value, int | float)
+            }
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
-        for key, value in values.items():
-            wanted = key == LOSS or (key.startswith("val/") and key.endswith("/psnr"))
-            if wanted and isinstance(value, int | float):
-                found.setdefault(key, []).append((step, float(value)))
+        for key, value in drawn.items():
+            found.setdefault(key, []).append((step, value))
     return [Series(run, key, *zip(*points, strict=True)) for key, points in found.items()]

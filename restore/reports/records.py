@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,9 +61,7 @@ class ImageRow:
     @property
     def gain(self) -> float:
         """PSNR over the input's, in dB; 0 where both are infinite."""
-        if math.isinf(self.psnr) and math.isinf(self.input_psnr):
-            return 0.0
-        return self.psnr - self.input_psnr
+        return _gain(self.psnr, self.input_psnr)
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,12 @@ class SetScore:
     @property
     def gain(self) -> float:
         """Mean PSNR over the input's, in dB; 0 where both are infinite."""
-        if math.isinf(self.psnr) and math.isinf(self.input_psnr):
-            return 0.0
-        return self.psnr - self.input_psnr
+        return _gain(self.psnr, self.input_psnr)
+
+
+def _gain(psnr: float, input_psnr: float) -> float:
+    both_infinite = math.isinf(psnr) and math.isinf(input_psnr)
+    return 0.0 if both_infinite else psnr - input_psnr
 
 
 def mean(values: Iterable[float]) -> float:
@@ -142,18 +144,12 @@ def _range(values: Iterable[int]) -> str:
 def write_results(folder: Path, rows: Sequence[ImageRow], about: dict[str, object]) -> None:
     """Write `rows.jsonl`, `rows.csv` and `summary.json` into `folder`, each replaced whole.
 
-    An infinite PSNR is written as `Infinity`, as Python's json module does.
+    An infinite PSNR is written as `Infinity`, as Python's json module does. Bytes of a file's name
+    that are no UTF-8 are escaped.
     """
-    names = [f.name for f in fields(ImageRow) if f.name != "further"]
-    own = list(rows[0].further) if rows else []
     lines = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
     replace_text(folder / "rows.jsonl", lines)
-    with_header = folder / ".rows.csv.tmp"
-    with with_header.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, [*names, "gain", *own], extrasaction="ignore")
-        table.writeheader()
-        table.writerows({**asdict(row), "gain": row.gain, **row.further} for row in rows)
-    with_header.replace(folder / "rows.csv")
+    replace_text(folder / "rows.csv", _as_csv(rows))
     scores = summarise(rows)
     several = len({s.protocol for s in scores}) > 1
     sets = {
@@ -164,6 +160,17 @@ def write_results(folder: Path, rows: Sequence[ImageRow], about: dict[str, objec
     }
     summary = {"sets": sets, "restored": manner(rows), **about}
     replace_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def _as_csv(rows: Sequence[ImageRow]) -> str:
+    """A column per field of a row, its gain and each of the user's figures."""
+    names = [f.name for f in fields(ImageRow) if f.name != "further"]
+    own = list(rows[0].further) if rows else []
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, [*names, "gain", *own], extrasaction="ignore")
+    table.writeheader()
+    table.writerows({**asdict(row), "gain": row.gain, **row.further} for row in rows)
+    return text.getvalue()
 
 
 def read_rows(file: Path) -> list[ImageRow]:
@@ -204,5 +211,5 @@ def _row(values: Mapping[str, Any]) -> ImageRow:
 def replace_text(path: Path, text: str) -> None:
     """Write `text` beside `path` and rename it over `path`: a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     temporary.replace(path)

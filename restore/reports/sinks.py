@@ -20,7 +20,7 @@ LOGGER = logging.getLogger("restore")
 
 
 class Sink(Protocol):
-    """Takes scalars and images of a step."""
+    """Takes scalars and images of a step; images are uint8 or uint16, (H, W, 3) RGB or (H, W)."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
     def image(self, step: int, name: str, image: np.ndarray) -> None: ...
@@ -68,7 +68,8 @@ class TensorBoardSink:
             self._writer.add_scalar(name, value, step)
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
-        self._writer.add_image(name, image, step, dataformats="HWC" if image.ndim == 3 else "HW")
+        form = "HWC" if image.ndim == 3 else "HW"
+        self._writer.add_image(name, _in_8_bits(image), step, dataformats=form)
 
     def close(self) -> None:
         self._writer.close()
@@ -100,10 +101,15 @@ class WandbSink:
         self._run.log(dict(values), step=step)
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
-        self._run.log({name: self._wandb.Image(image)}, step=step)
+        self._run.log({name: self._wandb.Image(_in_8_bits(image))}, step=step)
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _in_8_bits(image: np.ndarray) -> np.ndarray:
+    """The nearest uint8 levels: other integers both packages would take for white."""
+    return image if image.dtype == np.uint8 else np.rint(image / 257).astype(np.uint8)
 
 
 class Sinks:

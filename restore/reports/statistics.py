@@ -67,7 +67,7 @@ def bootstrap(values: Sequence[float], seed: int = SEED, draws: int = DRAWS) -> 
     numbers = np.asarray(values, dtype=np.float64)
     rng = np.random.Generator(np.random.PCG64(seed))
     means = np.empty(draws)
-    block = max(1, 4_000_000 // len(numbers))  # a few MB at a time, however large the set
+    block = max(1, 4_000_000 // len(numbers))  # tens of MB at a time, however large the set
     for start in range(0, draws, block):
         shape = (min(block, draws - start), len(numbers))
         means[start : start + shape[0]] = numbers[rng.integers(0, len(numbers), shape)].mean(axis=1)

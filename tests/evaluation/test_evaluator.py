@@ -62,7 +62,7 @@ class Double(nn.Module):
 
 
 def evaluator(source: Source) -> Evaluator:
-    return Evaluator("set", source, [(PROTOCOLS["rgb"], 0)], 1, World())
+    return Evaluator("set", source, [(PROTOCOLS["rgb"], 0)], World())
 
 
 def rows_of(source: Source, **how: object) -> list[ImageRow]:
@@ -171,7 +171,7 @@ class Odd(nn.Module):
 def under(rules: list[Bordered], network: nn.Module, **how: object) -> list[ImageRow]:
     predictor = Predictor(network, 1, SizeRule(), options=PredictorOptions(**how))  # pyright: ignore
     further = {"mean": lambda restored, target: float(restored.mean())}
-    evaluator = Evaluator("set", Pictures(), rules, 1, World(), further=further)
+    evaluator = Evaluator("set", Pictures(), rules, World(), further=further)
     return evaluator.run(predictor, Provenance("n", "w", "c"))
 
 
@@ -218,31 +218,52 @@ class Small(Pictures):
 def test_a_rule_that_refuses_an_image_is_left_out() -> None:
     rules = [(PROTOCOLS[name], 0) for name in ("rgb", "grl-rgb", "denoise-rgb")]
     predictor, where = Predictor(Double(), 1, SizeRule()), Provenance("n", "w", "c")
-    survey = Evaluator("set", Small(), rules, 1, World()).survey(predictor, where)
+    survey = Evaluator("set", Small(), rules, World()).survey(predictor, where)
     assert {row.protocol for row in survey.rows} == {"grl-rgb@1"} and len(survey.rows) == COUNT
     assert set(survey.refused) == {"rgb@1", "denoise-rgb@1"}
     assert survey.refused["rgb@1"].startswith("error[DAT12]: image too small for SSIM (image4)")
     with pytest.raises(DataError, match="image4"):
-        Evaluator("set", Small(), rules, 1, World()).run(predictor, where)
+        Evaluator("set", Small(), rules, World()).run(predictor, where)
+
+
+def test_own_metrics_get_no_image_that_a_rule_refused() -> None:
+    """A border of 3 leaves nothing of the image of index 4."""
+    sizes: list[int] = []
+
+    def least(restored: np.ndarray, target: np.ndarray) -> float:
+        sizes.append(min(restored.size, target.size))
+        return float(restored.min())
+
+    rules = [(PROTOCOLS["rgb"], 3), (PROTOCOLS["grl-rgb"], 0)]
+    evaluator = Evaluator("set", Small(), rules, World(), further={"least": least})
+    survey = evaluator.survey(Predictor(Double(), 1, SizeRule()), Provenance("n", "w", "c"))
+    assert list(survey.refused) == ["rgb@1"] and len(survey.rows) == COUNT and min(sizes) > 0
 
 
 class Ranks:
-    """What ranks in threads add up."""
+    """What ranks in threads tell one another."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.given = size, dict[int, Tensor]()
+        self.size, self.given = size, dict[int, Any]()
         self.all_there = threading.Barrier(size)
+
+    def gathered(self, rank: int, own: Any) -> list[Any]:
+        self.given[rank] = own
+        self.all_there.wait(60)
+        everything = [self.given[k] for k in range(self.size)]
+        self.all_there.wait(60)
+        return everything
 
     def world(self, rank: int) -> World:
         ranks = self
 
         class Rank(World):
             def sum(self, values: Tensor) -> Tensor:
-                ranks.given[rank] = values
-                ranks.all_there.wait(60)
-                total = torch.stack([ranks.given[k] for k in range(ranks.size)]).sum(0)
-                ranks.all_there.wait(60)
-                return total
+                return torch.stack(ranks.gathered(rank, values)).sum(0)
+
+            def gather_bytes(self, own: bytes, most: int) -> list[bytes]:
+                assert len(own) <= most
+                return ranks.gathered(rank, own)
 
         return Rank(rank, self.size)
 
@@ -252,12 +273,12 @@ def test_all_ranks_know_what_one_of_them_refused() -> None:
 
     def share(rank: int) -> Survey:
         predictor = Predictor(Double(), 1, SizeRule())
-        evaluator = Evaluator("set", Small(), rules, 1, ranks.world(rank))
+        evaluator = Evaluator("set", Small(), rules, ranks.world(rank))
         return evaluator.survey(predictor, Provenance("n", "w", "c"))
 
     with ThreadPoolExecutor(3) as threads:
         found = list(threads.map(share, range(3)))
-    alone = Evaluator("set", Small(), rules, 1, World()).survey(
+    alone = Evaluator("set", Small(), rules, World()).survey(
         Predictor(Double(), 1, SizeRule()), Provenance("n", "w", "c")
     )
     for survey in found:

@@ -107,7 +107,7 @@ def test_heads_of_a_package_that_is_not_there(
     kind: type[Lpips] | type[Dists], package: str, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BackendError, match=f"DEV05.*{package}.*pip install lpips dists-pytorch"):
+    with pytest.raises(BackendError, match=f"DEV04.*{package}.*pip install lpips dists-pytorch"):
         kind(made / "alexnet.pth")
 
 

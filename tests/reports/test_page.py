@@ -18,8 +18,9 @@ import pytest
 
 from restore.errors import DataError
 from restore.reports.comparison import Contender, Quoted
-from restore.reports.curves import Series
+from restore.reports.curves import Series, read_curves
 from restore.reports.page.page import ImageViews, Page, render, write_page
+from restore.reports.page.tables import difference_lines
 from restore.reports.records import ImageRow
 
 WIDTH, HEIGHT = 96, 64
@@ -195,6 +196,39 @@ def test_protocol_and_facts_are_named():
     assert "sr-y" in html and "ab" * 32 in html and "<title>SPAN on Set5</title>" in html
 
 
+def test_a_set_without_figures_has_no_curve():
+    """A validation set without ground truth has a NaN at each of its steps."""
+    curves = [
+        Series("SPAN", "loss", (1, 2), (0.2, 0.1)),
+        Series("SPAN", "val/Wild/psnr", (1, 2), (math.nan, math.nan)),
+        Series("SPAN", "val/Once/psnr", (1, 2), (math.nan, 30.0)),
+    ]
+    html = render(replace(page([row("a.png", 31)], []), curves=curves))
+    assert "Training loss" in html and "Wild" not in html and "Once" not in html
+
+
+def test_curves_are_read_of_what_can_be_drawn(tmp_path):
+    lines = ['{"step": 1, "loss": 0.5, "val/a/b/psnr": 30}', '{"step": 2, "loss": 0.25}']
+    lines += [f'{{"step": 3, "loss": {"9" * 400}}}', '{"step": Infinity, "loss": 0.1}', "[1]", "{"]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    loss, psnr = read_curves("run", tmp_path / "log.jsonl")
+    assert (loss.steps, loss.values) == ((1, 2, math.inf), (0.5, 0.25, 0.1))
+    assert (psnr.measure, psnr.values) == ("val/a/b/psnr", (30,))
+    longer = replace(psnr, steps=(1, 2), values=(30, 31))
+    html = render(replace(page([row("a.png", 31)], []), curves=[loss, longer]))
+    assert "Training loss" in html and "Validation PSNR, a/b<" in html
+
+
+def test_only_what_both_tests_hold_for_a_difference_is_coloured():
+    def tone(count: int) -> str:
+        first = [row(f"{k}.png", 30 + k) for k in range(count)]
+        better = [replace(r, psnr=r.psnr + 0.1 + 0.01 * k) for k, r in enumerate(first)]
+        (line,) = difference_lines([Contender("A", 1, first), Contender("B", 1, better)])
+        return line.mean.tone
+
+    assert tone(2) == "" and tone(10) == "better"
+
+
 def matrix(views: list[ImageViews]) -> Page:
     """Two networks on two sets under two protocols, a published row, curves and a failure."""
 
@@ -235,6 +269,15 @@ def test_only_the_first_protocol_is_listed_at_first():
     table = table_of(render(matrix([])), '<table id="images">')
     rules = re.findall(r'data-rule="([^"]*)"( hidden)?', table)
     assert rules == [("sr-y", "")] * 3 + [("rgb", " hidden")] * 3
+
+
+def test_the_viewer_names_the_protocol_of_its_figures():
+    notes = [one["notes"] for one in views_in(render(matrix([view("b.png"), view("z.png")])))]
+    assert list(notes[0]) == ["sr-y", "rgb"] and notes[1] == {}
+    assert notes[0]["rgb"] == {
+        "r0": "27.00 dB / 0.9000", "r1": "28.00 dB / 0.9000", "baseline": "30.00 dB / 0.8000",
+        "gain": "−2.00 dB",
+    }  # fmt: skip
 
 
 def test_protocols_are_told_apart():
@@ -463,6 +506,14 @@ def test_a_matrix_in_a_browser(tmp_path, browser):
     tab.locator("#rule").select_option("rgb")
     line = tab.locator("#images tbody tr:visible", has_text="b.png")
     assert "28.00" in line.inner_text() and "30.00" not in line.inner_text().split("\t")[3]
+    tab.locator("#strip button", has=tab.locator("img[src*='b_thumb']")).click()
+    assert tab.locator("#viewer-about").inner_text() == "Set5 · 96 × 64 · rgb: gain −2.00 dB"
+    caption = tab.locator("figure[data-layer=r1] figcaption span")
+    assert caption.inner_text() == "28.00 dB / 0.9000"
+    tab.locator("#rule").select_option("sr-y")
+    assert tab.locator("#viewer-about").inner_text() == "Set5 · 96 × 64 · sr-y: gain 0.00 dB"
+    assert caption.inner_text() == "30.00 dB / 0.9000"
+    tab.locator("#rule").select_option("rgb")
     tab.locator("#measure").select_option("ssim")
     assert "0.9000" in line.inner_text() and "28.00" not in line.inner_text()
 

@@ -49,6 +49,14 @@ def test_results_say_how_they_were_made(tmp_path: Path) -> None:
     assert repr(read_rows(tmp_path / "rows.jsonl")) == repr([TILED])
 
 
+def test_names_that_are_no_unicode_can_be_written(tmp_path: Path) -> None:
+    odd = replace(ROW, image="a\udcff")
+    write_results(tmp_path, [odd], {})
+    with (tmp_path / "rows.csv").open(encoding="utf-8") as file:
+        assert [line["image"] for line in csv.DictReader(file)] == ["a\\udcff"]
+    assert read_rows(tmp_path / "rows.jsonl")[0].image == odd.image
+
+
 def test_rows_older_than_a_column_can_be_read(tmp_path: Path) -> None:
     new = ("compiled", "device", "backend")
     old = {key: value for key, value in vars(ROW).items() if key not in new}

@@ -96,7 +96,7 @@ def trainer(
         state,
         Loader(source, Stages.single(2, 8), hflip=True, rot=True, seed=0),
         Loss({"pixel": L1Loss()}),
-        [Evaluator("twins", source, [(PROTOCOLS["rgb"], 0)], 1, world)],
+        [Evaluator("twins", source, [(PROTOCOLS["rgb"], 0)], world)],
         predictor,
         Writer(Checkpoints(folder, 2, {})),
         Sinks([sink]),

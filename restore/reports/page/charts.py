@@ -85,10 +85,9 @@ def scatter(points: Sequence[Point], unit: str) -> Markup | None:
 
 def lines(curves: Sequence[Curve], unit: str, about: str) -> Markup | None:
     """Values over steps, one line a run; None where there is nothing to draw."""
-    drawn = [c for c in curves if len(c.steps) > 1]
-    if not drawn:
+    thinned = [(curve, points) for curve in curves if len(points := _thinned(curve)) > 1]
+    if not thinned:
         return None
-    thinned = [_thinned(c) for c in drawn]
     last = max(x for _, points in thinned for x, _ in points)
     values = [y for _, points in thinned for _, y in points]
     bottom, top, levels = _nice(values, room=0.05)
@@ -106,14 +105,16 @@ def lines(curves: Sequence[Curve], unit: str, about: str) -> Markup | None:
     return _svg(about, frame.axes + Markup("").join(paths))
 
 
-def _thinned(curve: Curve, most: int = 240) -> tuple[Curve, list[tuple[float, float]]]:
-    """At most `most` points: medians of equal stretches, so that noise does not hide the way."""
-    points = [(x, y) for x, y in zip(curve.steps, curve.values, strict=True) if math.isfinite(y)]
+def _thinned(curve: Curve, most: int = 240) -> list[tuple[float, float]]:
+    """The finite points, at most `most`: medians of equal stretches, so that noise does not hide
+    the way."""
+    pairs = zip(curve.steps, curve.values, strict=True)
+    points = [(x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y)]
     size = -(-len(points) // most)
     if size > 1:
         groups = [points[k : k + size] for k in range(0, len(points), size)]
         points = [(g[len(g) // 2][0], sorted(y for _, y in g)[len(g) // 2]) for g in groups]
-    return curve, points
+    return points
 
 
 def _labels(labels: list[tuple[float, float, float, Point]]) -> Markup:

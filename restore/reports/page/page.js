@@ -113,8 +113,7 @@
     state.view = index;
     viewer.hidden = false;
     byId("viewer-name").textContent = view.image;
-    const gain = view.notes.gain ? ` · gain ${view.notes.gain}` : "";
-    byId("viewer-about").textContent = `${view.set} · ${view.width} × ${view.height}${gain}`;
+    showFigures();
     mark(body.rows, index);
     mark(thumbs, index);
     const thumb = thumbs[index];
@@ -124,9 +123,6 @@
       if (file) images[layer].src = file;
       else images[layer].removeAttribute("src");
       images[layer].alt = `${labels[layer]} of ${view.image}`;
-    }
-    for (const figure of figures) {
-      figure.querySelector("span").textContent = view.notes[figure.dataset.layer] ?? "";
     }
     const there = Object.keys(view.files).filter((layer) => view.files[layer]);
     for (const side of ["left", "right"]) {
@@ -138,6 +134,19 @@
     showLayers();
     layout();
     setRegion(...view.zoom);
+  }
+
+  // Scores of the open image under the protocol that the table of images shows.
+  function showFigures() {
+    const view = views[state.view];
+    const rule = byId("rule")?.value ?? Object.keys(view.notes)[0];
+    const notes = view.notes[rule];
+    const parts = [view.set, `${view.width} × ${view.height}`];
+    if (notes) parts.push(notes.gain ? `${rule}: gain ${notes.gain}` : rule);
+    byId("viewer-about").textContent = parts.join(" · ");
+    for (const figure of figures) {
+      figure.querySelector("span").textContent = notes?.[figure.dataset.layer] ?? "";
+    }
   }
 
   function showLayers() {
@@ -186,7 +195,6 @@
     for (const side of ["left", "right"]) {
       const canvas = byId(`error-${side}`);
       canvas.hidden = state.gain === 0;
-      canvas.classList.toggle(side, true);
       if (canvas.hidden) continue;
       canvas.width = width;
       canvas.height = height;
@@ -364,6 +372,7 @@
     reveal();
   });
   for (const name of ["only", "rule"]) byId(name)?.addEventListener("change", filter);
+  byId("rule")?.addEventListener("change", () => state.view !== null && showFigures());
   byId("named")?.addEventListener("input", filter);
   byId("measure").addEventListener("change", (event) => showMeasure(event.target.value));
   const first = openable()[0];

@@ -20,10 +20,11 @@ from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 
-from restore.errors import DataError, Problem, printable
+from restore.errors import DataError, printable
 from restore.reports.comparison import Contender, Quoted, compare_all
 from restore.reports.curves import Series
 from restore.reports.page.tables import (
+    best_gain,
     curve_charts,
     difference_lines,
     image_table,
@@ -55,6 +56,10 @@ class ImageViews:
     width: int
     height: int
     zoom: tuple[int, int, int, int]
+
+
+_Placed = tuple[int, ImageRow]
+"""A row and the place of its contender."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,8 @@ def render(page: Page) -> str:
     layers |= {f"r{k}": printable(c.name) for k, c in enumerate(page.contenders)}
     layers["target"] = "GT"
     comparisons = compare_all(page.contenders, page.baseline_name, page.quoted)
+    rows = _rows_by_image(page.contenders)
+    views = [_view_data(page, v, rows.get((v.set, v.image), [])) for v in page.views]
     table = image_table(page.contenders, [(view.set, view.image) for view in page.views])
     return environment.from_string(_package_text("template.html.j2")).render(
         title=printable(page.title),
@@ -118,7 +125,7 @@ def render(page: Page) -> str:
         table=table,
         layers=layers,
         baseline=baseline,
-        views=_as_script_data([_view_data(page, view) for view in page.views]),
+        views=_as_script_data(views),
         thumbs=[None if view.thumb is None else _link(view, view.thumb) for view in page.views],
         shown=[(printable(v.image), printable(v.set), v.width, v.height) for v in page.views],
         style=_package_text("page.css"),
@@ -127,25 +134,14 @@ def render(page: Page) -> str:
     )
 
 
-def _view_data(page: Page, view: ImageViews) -> dict[str, object]:
+def _view_data(page: Page, view: ImageViews, rows: Sequence[_Placed]) -> dict[str, object]:
     """What the viewer needs of one image. An input that is its own baseline is shown once."""
     names: dict[str, str | None] = {
         "lq": None if view.lq == view.baseline else view.lq,
         "baseline": view.baseline,
     }
-    notes: dict[str, str] = {}
-    gains: list[float] = []
-    for k, contender in enumerate(page.contenders):
-        names[f"r{k}"] = view.restored.get(contender.name)
-        row = _row(contender, view)
-        if row is not None and view.target is not None:
-            notes[f"r{k}"] = _note(row.psnr, row.ssim)
-            notes["baseline"] = _note(row.input_psnr, row.input_ssim)
-            gains.append(row.gain)
+    names |= {f"r{k}": view.restored.get(c.name) for k, c in enumerate(page.contenders)}
     names["target"] = view.target
-    if gains and not all(map(math.isnan, gains)):
-        best = max(gain for gain in gains if not math.isnan(gain))
-        notes["gain"] = f"{shown_number(best, 2, sign=True)} dB"
     return {
         "set": printable(view.set),
         "image": printable(view.image),
@@ -153,14 +149,31 @@ def _view_data(page: Page, view: ImageViews) -> dict[str, object]:
         "width": view.width,
         "height": view.height,
         "zoom": view.zoom,
-        "notes": notes,
+        "notes": {} if view.target is None else _notes(rows),
     }
 
 
-def _row(contender: Contender, view: ImageViews) -> ImageRow | None:
-    """The contender's row of an image, under the first protocol that it was scored by."""
-    found = (row for row in contender.rows if (row.set, row.image) == (view.set, view.image))
-    return next(found, None)
+def _rows_by_image(contenders: Sequence[Contender]) -> dict[tuple[str, str], list[_Placed]]:
+    """(set, image) -> its rows, each with its contender's place."""
+    found: dict[tuple[str, str], list[_Placed]] = {}
+    for place, contender in enumerate(contenders):
+        for row in contender.rows:
+            found.setdefault((row.set, row.image), []).append((place, row))
+    return found
+
+
+def _notes(rows: Sequence[_Placed]) -> dict[str, dict[str, str]]:
+    """Protocol -> the figures of each layer of one image, and the best gain, as text."""
+    notes: dict[str, dict[str, str]] = {}
+    for protocol in dict.fromkeys(row.protocol for _, row in rows):
+        of_rule = [(place, row) for place, row in rows if row.protocol == protocol]
+        texts = {f"r{place}": _note(row.psnr, row.ssim) for place, row in of_rule}
+        texts["baseline"] = _note(of_rule[0][1].input_psnr, of_rule[0][1].input_ssim)
+        gain = best_gain([row for _, row in of_rule])
+        if not math.isnan(gain):
+            texts["gain"] = f"{shown_number(gain, 2, sign=True)} dB"
+        notes[printable(protocol)] = texts
+    return notes
 
 
 def _note(psnr: float, ssim: float) -> str:
@@ -170,15 +183,13 @@ def _note(psnr: float, ssim: float) -> str:
 def _link(view: ImageViews, path: str) -> str:
     """`path` as a relative URL; bytes that are no UTF-8 keep their value."""
     if not path or PurePosixPath(path).is_absolute():
-        raise DataError(
-            Problem(
-                code="IMG",
-                what="a report links only files near it",
-                where=f"{view.set}/{view.image}",
-                got=repr(path),
-                expected="a POSIX path relative to the report's folder",
-                fix="write the images below the report's folder",
-            )
+        raise DataError.of(
+            "IMG14",
+            "a report links only files near it",
+            f"{view.set}/{view.image}",
+            repr(path),
+            "a POSIX path relative to the report's folder",
+            "write the images below the report's folder",
         )
     return quote(path, errors="surrogateescape")
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from restore.errors import printable
 from restore.reports.comparison import Comparison, Contender, Rank, Standing, spreads
-from restore.reports.curves import LOSS, Series
+from restore.reports.curves import LOSS, Series, set_of
 from restore.reports.page.charts import Curve, Point, lines, scatter
 from restore.reports.papers import count, duration
 from restore.reports.records import ImageRow
@@ -193,7 +193,7 @@ def image_table(contenders: Sequence[Contender], views: Sequence[tuple[str, str]
         if (name, image) not in seen:
             found[protocols[0] if protocols else "", name, image] = [None] * len(contenders)
     keyed = [
-        (_image_line(key, rows, place.get(key[1:])), _gain(rows)) for key, rows in found.items()
+        (_image_line(key, rows, place.get(key[1:])), best_gain(rows)) for key, rows in found.items()
     ]
     order = {protocol: k for k, protocol in enumerate(protocols)}
     keyed.sort(
@@ -210,7 +210,7 @@ def image_table(contenders: Sequence[Contender], views: Sequence[tuple[str, str]
     )
 
 
-def _gain(rows: Sequence[ImageRow | None]) -> float:
+def best_gain(rows: Sequence[ImageRow | None]) -> float:
     """The best contender's gain over the baseline; NaN where none is known."""
     gains = [row.gain for row in rows if row is not None and not math.isnan(row.gain)]
     return max(gains, default=math.nan)
@@ -229,7 +229,7 @@ def _image_line(
     figures = tuple(
         (_figure(p, 2, a), _figure(s, 4, b)) for (p, s), (a, b) in zip(pairs, tones, strict=True)
     )
-    gain = _gain(rows)
+    gain = best_gain(rows)
     tone = "unknown" if math.isnan(gain) else "worse" if gain < 0 else ""
     shown = Figure(shown_number(gain, 2, sign=True), _key(gain), tone)
     return ImageLine(printable(name), printable(image), printable(protocol), view, figures, shown)
@@ -254,7 +254,7 @@ def difference_lines(contenders: Sequence[Contender]) -> list[DifferenceLine]:
 
 
 def _difference_line(name: str, found: Difference) -> DifferenceLine:
-    sure = found.interval.low > 0 or found.interval.high < 0
+    sure = found.p < 0.05 and (found.interval.low > 0 or found.interval.high < 0)
     tone = ("worse" if found.mean < 0 else "better") if sure else ""
     low, high = (shown_number(v, 3, sign=True) for v in (found.interval.low, found.interval.high))
     return DifferenceLine(
@@ -330,7 +330,7 @@ def curve_charts(series: Sequence[Series]) -> list[tuple[str, Markup, list[tuple
             if s.measure == measure
         ]
         loss = measure == LOSS
-        heading = "Training loss" if loss else f"Validation PSNR, {measure.split('/')[1]}"
+        heading = "Training loss" if loss else f"Validation PSNR, {set_of(measure)}"
         chart = lines(drawn, "loss" if loss else "PSNR, dB", heading)
         if chart is not None:
             legend = [(curve.colour, printable(curve.name)) for curve in drawn]
