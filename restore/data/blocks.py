@@ -9,8 +9,9 @@ import io
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat, savemat, whosmat
+from scipy.io import savemat
 
+from restore.data.mat_files import heads, read_variable
 from restore.errors import DataError
 
 BLOCK_FILES = ("ValidationNoisyBlocksSrgb.mat", "ValidationGtBlocksSrgb.mat")  # LQ, GT
@@ -40,11 +41,11 @@ def shape_of_blocks(noisy: Path, clean: Path, *, channels: int) -> tuple[int, ..
 def read_blocks(file: Path, shape: tuple[int, ...]) -> np.ndarray:
     """The blocks in `file`: uint8 of `shape`. Raises DataError."""
     try:
-        blocks = loadmat(file, variable_names=[file.stem])[file.stem]
-    except Exception as error:  # scipy raises whatever the bytes make it raise
-        raise _not_blocks(file, f"{type(error).__name__}: {error}") from None
-    if blocks.dtype != np.uint8 or blocks.shape != shape:
-        raise _not_blocks(file, f"{blocks.dtype} of shape {blocks.shape}")
+        blocks = read_variable(file, file.stem)
+    except (OSError, ValueError) as error:
+        raise _not_blocks(file, str(error)) from None
+    if not isinstance(blocks, np.ndarray) or blocks.dtype != np.uint8 or blocks.shape != shape:
+        raise _not_blocks(file, f"not uint8 of shape {shape}")
     return blocks
 
 
@@ -69,9 +70,9 @@ def _shape(file: Path) -> tuple[int, ...]:
             "check dataroot",
         )
     try:
-        held = {name: (shape, kind) for name, shape, kind in whosmat(file)}
-    except Exception as error:  # scipy raises whatever the bytes make it raise
-        raise _not_blocks(file, f"{type(error).__name__}: {error}") from None
+        held = {head.name: (head.shape, head.kind) for head in reversed(heads(file))}
+    except (OSError, ValueError) as error:
+        raise _not_blocks(file, str(error)) from None
     shape, kind = held.get(file.stem, ((), "nothing of that name"))
     if kind != "uint8" or len(shape) != 5 or shape[4] != 3 or 0 in shape:
         raise _not_blocks(file, f"{kind} of shape {shape}" if shape else ", ".join(held) or "empty")

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.io import loadmat
 
 from restore import images
+from restore.data.mat_files import Value, read_variable
 from restore.errors import BackendError, DataError
 
 BITS = 16  # the stored values are floats; 8 bits would round the noise
@@ -31,10 +31,9 @@ def read_blocks(folder: Path, path: str) -> Iterator[np.ndarray]:
         got = f"boxes of shape {boxes.shape}, image of shape {image.shape}"
         raise _not_dnd(folder / path, got)
     for top, left, bottom, right in np.rint(boxes).astype(int):
-        cut = image[top - 1 : bottom, left - 1 : right]
-        if cut.shape[:2] != (bottom - top + 1, right - left + 1):
+        if not (1 <= top <= bottom <= image.shape[0] and 1 <= left <= right <= image.shape[1]):
             raise _not_dnd(folder / path, f"a box {top, left, bottom, right} outside {image.shape}")
-        yield images.quantise(cut, BITS)
+        yield images.quantise(image[top - 1 : bottom, left - 1 : right], BITS)
 
 
 def _read(file: Path, of: Any) -> np.ndarray:
@@ -44,8 +43,9 @@ def _read(file: Path, of: Any) -> np.ndarray:
         return np.asarray(of(file), np.float64)
     except BackendError:
         raise
-    except Exception as error:  # scipy and h5py raise whatever the bytes make them raise
-        raise _not_dnd(file, f"{type(error).__name__}: {error}") from None
+    except Exception as error:  # h5py raises whatever the bytes make it raise
+        said = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise _not_dnd(file, said) from None
 
 
 def _is_hdf5(file: Path) -> bool:
@@ -62,7 +62,7 @@ def _hdf5(file: Path) -> Any:
             "h5py is not installed",
             str(file),
             "a MATLAB 7.3 file, which is HDF5",
-            "the h5py package, as scipy reads MATLAB up to 7.2 only",
+            "the h5py package, as only MATLAB up to 7.2 is read without",
             "pip install h5py, or save the file again in MATLAB with -v7",
         ) from error
     return h5py.File(file, "r")
@@ -71,8 +71,11 @@ def _hdf5(file: Path) -> Any:
 def _boxes(file: Path, number: int) -> np.ndarray:
     """The boxes (20, 4) of image `number`, from 0."""
     if not _is_hdf5(file):
-        info = loadmat(file, squeeze_me=True, struct_as_record=False)["info"]
-        return np.atleast_1d(info.boundingboxes)[number]
+        info = read_variable(file, "info")
+        found = info["boundingboxes"].ravel("F") if isinstance(info, dict) else ()
+        if len(found) != 1 or not isinstance(found[0], np.ndarray):
+            raise ValueError("info is not one structure with boundingboxes")
+        return _numbers(found[0].ravel("F")[number])
     with _hdf5(file) as held:
         found = held["info"]["boundingboxes"]
         return np.asarray(held[found[0][number]]).T
@@ -81,9 +84,15 @@ def _boxes(file: Path, number: int) -> np.ndarray:
 def _image(file: Path) -> np.ndarray:
     """The noisy image, (H, W, 3) in [0, 1]."""
     if not _is_hdf5(file):
-        return loadmat(file, variable_names=["InoisySRGB"])["InoisySRGB"]
+        return _numbers(read_variable(file, "InoisySRGB"))
     with _hdf5(file) as held:
         return np.asarray(held["InoisySRGB"]).T  # HDF5 keeps MATLAB's columns first
+
+
+def _numbers(value: Value) -> np.ndarray:
+    if not isinstance(value, np.ndarray) or value.dtype == object:
+        raise ValueError("no numbers")
+    return value
 
 
 def _not_dnd(file: Path, got: str) -> DataError:
