@@ -338,5 +338,4 @@ class _Translator:
 
     def _problem(self, path: Path, what: str, got: str, fix: str) -> None:
         expected = "what docs/migrating.md maps"
-        where = self.document.where(path)
-        self.done.problems.append(Problem("OPT44", what, where, got, expected, fix))
+        self.done.problems.append(self.document.problem(path, "OPT44", what, got, expected, fix))

@@ -26,7 +26,8 @@ from restore.errors import OptionError
 from restore.evaluation.predictor import Predictor, Restoration
 from restore.metrics.protocols import PROTOCOLS
 from restore.ops.resize import imresize
-from restore.options import dump, read_document, read_options
+from restore.options import read_document, read_options
+from restore.options_yaml import dump
 from restore.recipes import bench
 from restore.recipes.bench_trees import BenchTree, check_bench
 from restore.recipes.reproduce import Verdict, matrix_of, verdicts

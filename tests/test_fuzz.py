@@ -27,7 +27,8 @@ from restore.data.stores.shards import HEADER as SHARD_HEADER
 from restore.data.stores.shards import RECORDS as SHARD_RECORDS
 from restore.data.stores.shards import Shards, write_shards
 from restore.errors import DataError, OptionError
-from restore.options import dump, read_document
+from restore.options import read_document
+from restore.options_yaml import dump
 from restore.recipes.checks import check_test, check_train
 from restore.recipes.trees import TestTree, TrainTree
 

@@ -32,6 +32,7 @@ FLOORS: dict[str, tuple[int, str]] = {
     "restore.metrics": (3, "metrics"),
     "restore.options": (3, "options"),
     "restore.options_legacy": (3, "options"),
+    "restore.options_yaml": (3, "options"),
     "restore.evaluation": (4, "evaluation"),
     "restore.training": (5, "training"),
     "restore.bridges": (6, "bridges"),

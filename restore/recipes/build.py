@@ -28,7 +28,7 @@ from restore.losses.pixel import Loss
 from restore.metrics.options import scores_of
 from restore.ops.selective_scan.choice import chosen_name
 from restore.recipes.experiment import Experiment, begin
-from restore.recipes.trees import PathOptions, ScoringOptions, TestTree, TrainTree
+from restore.recipes.trees import PathOptions, ScoringOptions, TestTree, TrainTree, set_name
 from restore.reports.provenance import commit
 from restore.reports.sinks import (
     JsonlSink,
@@ -70,7 +70,7 @@ def open_sets(sets: dict[str, Section], scale: int, channels: int) -> list[tuple
     for key, options in sets.items():
         source = open_source(options, scale, channels=channels, training=False)
         check_source(source)
-        opened.append((getattr(options, "name", "") or key, source))
+        opened.append((set_name(key, options), source))
     return opened
 
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from restore.errors import OptionError, RunError
-from restore.options import dump
+from restore.options_yaml import dump
 from restore.reports.provenance import commit, versions
 from restore.reports.records import replace_text
 from restore.section import Section

@@ -18,7 +18,7 @@ from restore.archs.table import ARCHS
 from restore.archs.weights import about_weights, describe, write_safetensors
 from restore.archs.weights_file import file_sha256
 from restore.commands.main import main
-from restore.options import dump
+from restore.options_yaml import dump
 from restore.recipes.build import load_pretrained
 from restore.recipes.trees import PathOptions
 
