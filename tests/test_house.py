@@ -135,5 +135,7 @@ def test_import_costs_nothing() -> None:
 
 
 def test_warnings_are_errors_on_import() -> None:
-    code = "import restore, restore.archs.span, restore.recipes.build, restore.commands.main"
+    code = (
+        "import restore, restore.archs.span, restore.recipes.build_trainer, restore.commands.main"
+    )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True)

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     experiment = Experiment(tree.path.experiments_root, tree.name)
     if args.launcher == "none":  # at once; of several ranks the first looks when they have met
         experiment.refuse_existing(resume=resume, overwrite=args.overwrite)
-    from restore.recipes.build import build_trainer
+    from restore.recipes.build_trainer import build_trainer
     from restore.training.stop import SAVED_AND_LEFT
     from restore.world import World
 
