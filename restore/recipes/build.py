@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from restore.ops.selective_scan.choice import chosen_name
 from restore.recipes.experiment import Experiment
 from restore.recipes.trees import PathOptions, ScoringOptions, TestTree, set_name
 from restore.reports.provenance import commit
+from restore.reports.records import read_object
 from restore.section import Section
 from restore.world import World
 
@@ -116,10 +116,7 @@ def weights_file(path: str, key: str | None) -> Path:
 
 def _newest_step(latest: Path) -> int:
     """The step in a run's `latest.json`. Raises WeightsError WGT05."""
-    try:
-        step = json.loads(latest.read_text())["step"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        step = None
+    step = read_object(latest).get("step")
     if type(step) is int and step >= 0:
         return step
     raise WeightsError.of(
