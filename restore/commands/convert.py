@@ -2,7 +2,7 @@
 
   restore convert experiments/train_SPAN_demo net_g.pth
   restore convert spanx4_ch48.pth span.safetensors
-  restore convert MaIR_T_SRx2.pth mair.safetensors --preset MaIR-T_x2
+  restore convert MaIR_T_SRx2.pth mair.safetensors --arch MaIR-T_x2
   restore convert net.safetensors old.ckpt --to pth
 
 A .pth holds `params` (and `params_ema` where there is an average) with every key of the official

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from restore.archs.table import ARCHS, NETWORK, architecture_of
+from restore.archs.table import NETWORK, PRESETS, architecture_of
 from restore.catalog import nearest
 from restore.errors import Problem
 from restore.metrics.options import Protocols
@@ -30,10 +30,6 @@ from restore.reports.published.table import published, published_as
 from restore.section import Section, UserPath, mistake
 from restore.training.options import DistOptions
 
-PRESETS: dict[str, Section] = {
-    name: options for entry in ARCHS.values() for name, options in entry.presets.items()
-}
-"""Every published variant of every network."""
 SCORING = ("protocol", "metrics", "crop_border", "report_images", "save_img", "suffix", "pbar")
 """The keys of `val` that leave the restored image as it is."""
 
