@@ -6,7 +6,7 @@ import argparse
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from restore.catalog import nearest
 from restore.errors import DataError, OptionError, Problem, WeightsError
@@ -14,6 +14,11 @@ from restore.evaluation.options import PredictorOptions
 from restore.options import Document
 from restore.options_legacy import read_translated
 from restore.section import Section, parse, without_effect
+
+if TYPE_CHECKING:
+    from restore.recipes.bench_trees import BenchTree
+    from restore.recipes.trees import TestTree, TrainTree
+    from restore.world import Launcher, World
 
 log = logging.getLogger("restore")
 S = TypeVar("S", bound=Section)
@@ -39,6 +44,14 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force_yml", nargs="+", action="extend", default=[], metavar="KEY:PATH=VALUE"
     )
+
+
+def world_of(tree: TrainTree | TestTree | BenchTree, launcher: Launcher = "none") -> World:
+    """The processes of a run of `tree`, as `launcher` started them. Raises BackendError."""
+    from restore.world import World
+
+    dist = tree.dist_params
+    return World.start(launcher, tree.num_gpu, dist.backend, dist.port, dist.timeout)
 
 
 def overrides(args: argparse.Namespace) -> list[str]:

@@ -40,12 +40,13 @@ from restore.reports.sinks import (
 )
 from restore.training import checkpoint
 from restore.training.checkpoint import Checkpoints
+from restore.training.clock import Clock
 from restore.training.computation import Computation, use_deterministic_algorithms
 from restore.training.mixing import Mixup
 from restore.training.options import TrainOptions
 from restore.training.schedule import schedule_of
 from restore.training.state import TrainState, build_optimiser
-from restore.training.trainer import Clock, Trainer
+from restore.training.trainer import Trainer
 from restore.training.writer import Writer
 from restore.world import World
 
