@@ -58,7 +58,8 @@ import numpy as np
 from restore.reports.curves import read_curves
 from restore.reports.page.page import Page, write_page
 from restore.reports.sinks import LOGGER, JsonlSink, Sinks, TensorBoardSink, log_to_file
-from restore.training.trainer import PICTURE, Clock
+from restore.training.clock import Clock
+from restore.training.trainer import PICTURE
 steps, every, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 folder.mkdir()
 LOGGER.setLevel("DEBUG")

@@ -25,7 +25,7 @@ import torch
 
 from restore.commands.main import main as restore
 from restore.options import read_options
-from restore.recipes.build import TrainRun, build_trainer
+from restore.recipes.build_trainer import TrainRun, build_trainer
 from restore.recipes.trees import TrainTree
 from restore.reports.tables import text_table
 from restore.training.state import build_optimiser

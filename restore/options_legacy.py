@@ -48,8 +48,8 @@ COUNT_LISTS: tuple[Path, ...] = (
     ("datasets", "train", "iters"),
 )
 DROPPED: dict[Path, str] = {
-    ("val", "val_freq_final"): "every validation is val_freq steps after the one before",
-    ("val", "val_milestone"): "every validation is val_freq steps after the one before",
+    ("val", "val_freq_final"): "validation is every val_freq steps to the end; lower that for more",
+    ("val", "val_milestone"): "validation is every val_freq steps, before this one and after it",
     ("val", "window_size"): "inputs are padded to what the network needs, and cropped again",
     ("val", "rgb2bgr"): "images are RGB here, and files are written right",
     ("val", "use_image"): "scores are always those of the image rounded to its integers",
@@ -338,5 +338,4 @@ class _Translator:
 
     def _problem(self, path: Path, what: str, got: str, fix: str) -> None:
         expected = "what docs/migrating.md maps"
-        where = self.document.where(path)
-        self.done.problems.append(Problem("OPT44", what, where, got, expected, fix))
+        self.done.problems.append(self.document.problem(path, "OPT44", what, got, expected, fix))

@@ -31,7 +31,8 @@ from restore.data.blocks import BLOCK_FILES, read_blocks, shape_of_blocks
 from restore.data.prepare import dnd
 from restore.data.prepare.source import Source
 from restore.metrics.niqe import FEATURES, NiqeModel
-from restore.options import dump, override, read_document
+from restore.options import override, read_document
+from restore.options_yaml import dump
 from restore.recipes.bench_trees import BenchTree, check_bench
 
 from fuzz_parts import (

@@ -22,17 +22,19 @@ from restore.archs import build_network
 from restore.commands.main import main
 from restore.data.fingerprint import FileHashes, fingerprint
 from restore.data.sources import open_source
-from restore.errors import OptionError
+from restore.errors import OptionError, RunError
 from restore.evaluation.predictor import Predictor, Restoration
 from restore.metrics.protocols import PROTOCOLS
 from restore.ops.resize import imresize
-from restore.options import dump, read_document, read_options
+from restore.options import read_document, read_options
+from restore.options_yaml import dump
 from restore.recipes import bench
 from restore.recipes.bench_trees import BenchTree, check_bench
 from restore.recipes.reproduce import Verdict, matrix_of, verdicts
 from restore.recipes.trees import TestTree
 from restore.reports.published.table import published_as
 from restore.reports.records import read_rows
+from restore.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = {"type": "SPAN", "feature_channels": 8, "upscale": 2}
@@ -246,6 +248,41 @@ def test_an_interrupted_matrix_continues(place: Path, monkeypatch: pytest.Monkey
     done = counted(monkeypatch)
     run(matrix(place))
     assert len(done) == 3 and len(cells(place)) == 8
+
+
+@pytest.mark.parametrize("held", [b"", b"\0" * 20, b"[1]", b'{"images": 2}'])
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_a_damaged_cell_is_computed_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, held: bytes
+) -> None:
+    values = matrix(place)
+    values["networks"].pop("two")
+    run(values)
+    before = cells(place)
+    folder = place / "experiments/matrix/cells"
+    file = next(f for f in sorted(folder.glob(f"*{suffix}")) if f.name != "plan.json")
+    file.write_bytes(held)
+    done = counted(monkeypatch)
+    run(values)
+    assert len(done) == 1 and cells(place).keys() == before.keys()
+    assert cells(place)[f"{file.stem}.jsonl"].count(b"\n") == before[f"{file.stem}.jsonl"].count(
+        b"\n"
+    )
+
+
+def test_a_damaged_plan_is_made_anew(place: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    run(matrix(place))
+    plan = place / "experiments/matrix/cells/plan.json"
+    written = plan.read_bytes()
+    plan.write_bytes(b"[{")
+    refuse_to_compute(monkeypatch)
+    run(matrix(place))
+    assert plan.read_bytes() == written
+    tree, _ = read_options(BenchTree, write(matrix(place)))
+    for damaged in (b"[{", b"[]", b'{"key": 1}', b"\xff"):
+        plan.write_bytes(damaged)  # after this run has written it, by another of the same name
+        with pytest.raises(RunError, match=r"error\[RUN05\].*one restore bench at a time"):
+            bench.run_matrix(tree, World(rank=1))
 
 
 def broken_image(values: dict[str, Any], place: Path) -> None:

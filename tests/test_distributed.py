@@ -407,6 +407,19 @@ def test_restarts_that_get_no_further_end(tmp_path: Path) -> None:
         experiment.note_restart(4)
 
 
+@pytest.mark.parametrize(
+    "held", [b"", b"\0" * 30, b"\xff", b"[4, 3]", b'{"step": 4}', b'{"step": 4, "starts": "3"}']
+)
+def test_a_damaged_count_of_restarts_begins_anew(tmp_path: Path, held: bytes) -> None:
+    experiment = Experiment(str(tmp_path), "run")
+    experiment.folder.mkdir()
+    (experiment.folder / "restarts.json").write_bytes(held)
+    for _ in range(3):
+        experiment.note_restart(4)
+    with pytest.raises(RunError, match=r"error\[RUN03\]"):
+        experiment.note_restart(4)
+
+
 @pytest.mark.slow
 def test_a_stopped_job_loses_no_step(place: Path) -> None:
     """SIGTERM to torchrun (pre-emption): all ranks save at one step and leave."""

@@ -34,7 +34,7 @@ from restore.commands.main import COMMANDS, Parser, main
 from restore.commands.shared import named_network, overrides, read_tree
 from restore.data.prepare.table import SETS
 from restore.options import read_document
-from restore.recipes.bench_trees import PRESETS, BenchTree, check_bench
+from restore.recipes.bench_trees import BenchTree, check_bench
 from restore.reports.published.table import published_as
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -130,7 +130,6 @@ def test_command_line_is_accepted(line: Line) -> None:
     args = parser_of(argv[0]).parse_intermixed_args(argv[1:])
     for word in argv:
         assert not word.startswith("options/") or glob(word, root_dir=ROOT), f"no file {word}"
-    assert getattr(args, "preset", None) in (None, *PRESETS)
     if getattr(args, "arch", None) is not None:
         named_network(args)
     if argv[0] == "reproduce" and not args.list:

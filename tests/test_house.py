@@ -34,6 +34,7 @@ FLOORS: dict[str, tuple[int, str]] = {
     "restore.metrics": (3, "metrics"),
     "restore.options": (3, "options"),
     "restore.options_legacy": (3, "options"),
+    "restore.options_yaml": (3, "options"),
     "restore.evaluation": (4, "evaluation"),
     "restore.training": (5, "training"),
     "restore.bridges": (6, "bridges"),
@@ -136,5 +137,7 @@ def test_import_costs_nothing() -> None:
 
 
 def test_warnings_are_errors_on_import() -> None:
-    code = "import restore, restore.archs.span, restore.recipes.build, restore.commands.main"
+    code = (
+        "import restore, restore.archs.span, restore.recipes.build_trainer, restore.commands.main"
+    )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True)

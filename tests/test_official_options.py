@@ -280,6 +280,18 @@ def test_metrics_of_any_name() -> None:
     assert "calculate_niqe is not computed here" in str(done.dropped[0])
 
 
+def test_more_validations_from_a_step_on_are_not_offered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = "{val_freq: 5000, val_milestone: 250000, val_freq_final: 1000}"
+    (tmp_path / "old.yml").write_text(TINY_TRAIN + f"val: {extra}\n")
+    assert main(["migrate", str(tmp_path / "old.yml")]) == 0
+    out = capsys.readouterr().out
+    assert "val.val_milestone: validation is every val_freq steps, before this one and after" in out
+    assert "val.val_freq_final: validation is every val_freq steps to the end" in out
+    assert yaml.safe_load(out)["val"] == {"val_freq": 5000}
+
+
 def test_what_is_dropped_is_named() -> None:
     for path, reason in DROPPED.items():
         read = Document("x.yml", nested(path, 1))

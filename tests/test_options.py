@@ -18,7 +18,8 @@ from restore.catalog import Catalog
 from restore.commands.shared import read_tree
 from restore.errors import OptionError
 from restore.metrics.protocols import PROTOCOLS, default_border
-from restore.options import dump, read_document, read_options, scalar
+from restore.options import read_document, read_options, scalar
+from restore.options_yaml import dump
 from restore.recipes.checks import check_train
 from restore.recipes.trees import TestingOptions, TrainTree, ValidationOptions
 from restore.section import (

@@ -19,7 +19,8 @@ from restore.commands.shared import read_tree
 from restore.data.options import EVALUATION_SETS, TRAINING_SETS
 from restore.errors import OptionError
 from restore.losses.options import LOSSES
-from restore.options import dump, read_document, read_options
+from restore.options import read_document, read_options
+from restore.options_yaml import dump
 from restore.recipes.bench_trees import BenchTree, check_bench
 from restore.recipes.checks import check_test, check_train
 from restore.recipes.trees import TestTree, TrainTree

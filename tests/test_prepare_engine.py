@@ -131,6 +131,39 @@ def test_half_a_line_of_the_journal_is_no_line(prepare: Command, tmp_path: Path)
     assert contents(out) == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"\0" * 40 + b"\n",
+        b"[]\n",
+        b'"x"\n',
+        b'{"a": 1}\n',
+        b'{"a": {"size": "x"}}\n',
+        b"[" * 9999,
+    ],
+)
+@pytest.mark.parametrize("line", [0, 2])
+def test_a_damaged_journal_ends_where_it_is_damaged(
+    prepare: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: int, damage: bytes
+) -> None:
+    words = ("div2k", "--source", few(tmp_path), "--jobs", 1, "--out")
+    assert prepare(*words, tmp_path / "whole").code == 0
+    out, journal = tmp_path / "out", tmp_path / "out/.prepare/journal.jsonl"
+    with monkeypatch.context() as patch:
+
+        def stop(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(ledger.Ledger, "finish", stop)
+        assert prepare(*words, out).code == 130
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) > 4
+    journal.write_bytes(b"".join([*lines[:line], damage, *lines[line + 1 :]]))
+    assert prepare(*words, out).code == 0
+    assert contents(out) == contents(tmp_path / "whole")
+
+
 def test_a_second_run_writes_nothing(prepare: Command, tmp_path: Path) -> None:
     words = ("div2k", "--source", few(tmp_path), "--out", tmp_path / "out", *CUT)
     assert prepare(*words).code == 0

@@ -14,7 +14,7 @@ from typing import Any
 
 from restore.archs.build import build_network, network_options
 from restore.archs.reading import FAMILIES, Family, Shapes
-from restore.archs.table import ARCHS
+from restore.archs.table import ARCHS, PRESETS
 from restore.errors import OptionError, WeightsError
 from restore.section import Section
 
@@ -177,14 +177,14 @@ def options_for(shapes: Shapes, source: str, preset: str | None = None) -> Secti
         return _as_preset(found, source, preset)
     if found.family.asks:
         fitting = "; ".join(f"{name}: {asked(found, name)}" for name in found.presets)
-        by_hand = "name them in --opt FILE.yml, or by --arch and --set"
+        by_hand = f"name them in --opt FILE.yml, or by --arch {found.architecture} and --set"
         raise WeightsError.of(
             "WGT15",
             f"the weights are of {found}, and do not tell everything",
             source,
             "nothing of " + ", ".join(found.family.asks),
             f"the variant ({fitting})" if fitting else "these options",
-            f"add --preset with the name that is right, or {by_hand}" if fitting else by_hand,
+            f"add --arch with the variant that is right, or {by_hand}" if fitting else by_hand,
         )
     return found.options
 
@@ -195,15 +195,12 @@ def asked(found: Detected, preset: str) -> str:
     return ", ".join(f"{key} {getattr(options, key)}" for key in found.family.asks)
 
 
-def preset_options(name: str, source: str = "--preset") -> Section:
+def preset_options(name: str, source: str = "--arch") -> Section:
     """The published variant called `name`. Raises OptionError OPT24."""
-    known = {preset: a.presets[preset] for a in ARCHS.values() for preset in a.presets}
-    if name not in known:
-        from_table = ", ".join(known)
-        raise OptionError.of(
-            "OPT24", "unknown preset", source, name, f"one of {from_table}", "choose one of them"
-        )
-    return known[name]
+    if name not in PRESETS:
+        known = "one of " + ", ".join(PRESETS)
+        raise OptionError.of("OPT24", "unknown variant", source, name, known, "choose one of them")
+    return PRESETS[name]
 
 
 def _as_preset(found: Detected, source: str, preset: str) -> Section:
@@ -215,7 +212,9 @@ def _as_preset(found: Detected, source: str, preset: str) -> Section:
             source,
             str(found),
             preset,
-            "choose " + " or ".join(found.presets) if found.presets else "add --opt FILE.yml",
+            "choose " + " or ".join(found.presets)
+            if found.presets
+            else f"name it in --opt FILE.yml, or by --arch {found.architecture} and --set",
         )
     return options
 

@@ -16,7 +16,7 @@ from restore.archs.options import (
     SpanOptions,
 )
 from restore.catalog import Catalog
-from restore.section import OneOf
+from restore.section import OneOf, Section
 
 SPAN = Architecture(
     name="SPAN",
@@ -182,6 +182,11 @@ ARCHS: Catalog[Architecture] = Catalog(
         "GRL": GRL,
     },
 )
+
+PRESETS: dict[str, Section] = {
+    name: options for entry in ARCHS.values() for name, options in entry.presets.items()
+}
+"""Every published variant of every network."""
 
 
 def _options(architecture: Architecture) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from restore.commands.shared import add_option_file, overrides, read_tree
+from restore.commands.shared import add_option_file, overrides, read_tree, world_of
 from restore.recipes.bench_trees import BenchTree, check_bench
 from restore.reports.sinks import log_to_console
 
@@ -29,11 +29,8 @@ def run(args: argparse.Namespace) -> int:
     tree = read_tree(BenchTree, args.opt, overrides(args), check_bench)
     from restore.recipes.bench import run_matrix
     from restore.recipes.bench_report import write_report
-    from restore.world import World
 
-    dist = tree.dist_params
-    start = (args.launcher, tree.num_gpu, dist.backend, dist.port, dist.timeout)
-    with World.start(*start) as world:
+    with world_of(tree, args.launcher) as world:
         log_to_console(first_rank=world.first)
         filled = run_matrix(tree, world)
         if not world.first:

@@ -2,7 +2,7 @@
 
   restore convert experiments/train_SPAN_demo net_g.pth
   restore convert spanx4_ch48.pth span.safetensors
-  restore convert MaIR_T_SRx2.pth mair.safetensors --preset MaIR-T_x2
+  restore convert MaIR_T_SRx2.pth mair.safetensors --arch MaIR-T_x2
   restore convert net.safetensors old.ckpt --to pth
 
 A .pth holds `params` (and `params_ema` where there is an average) with every key of the official
@@ -13,13 +13,13 @@ the network's options and scale, the licence, and where the weights are from.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from restore.commands.shared import add_network, network_options, refuse_output
 from restore.errors import OptionError, WeightsError
+from restore.reports.records import read_object
 from restore.reports.sinks import log_to_console
 
 KINDS = ("pth", "safetensors")
@@ -155,17 +155,14 @@ def _write_pth(path: Path, network: Any, source: Path, key: str | None) -> None:
 
 def _note(file: Path) -> dict[str, Any]:
     """A JSON object that a run wrote. Raises WeightsError WGT05."""
-    try:
-        held = json.loads(file.read_text())
-    except (ValueError, RecursionError) as error:
-        held = error
-    if isinstance(held, dict):
+    held = read_object(file)
+    if held:
         return held
     raise WeightsError.of(
         "WGT05",
         "what the run noted cannot be read",
         str(file),
-        str(held)[:100],
+        "no JSON object",
         "the JSON that training writes",
         "copy the weights out of the run's folder to convert them without it",
     )

@@ -5,8 +5,8 @@
   restore infer --weights net.pth --opt options/test_SPAN_SRx4.yml in/ out/
 
 Weights that we saved say themselves which network they are for. Of others, names and shapes tell
-it, except for what `restore inspect` names as NOT told: --preset tells that. Results of a folder
-are PNG files.
+it, except for what `restore inspect` names as NOT told: --arch with a published variant tells that.
+Results of a folder are PNG files.
 
 What does not fit into memory is cut into tiles (--tile auto). Images of more than 100 megapixels
 need --max-pixels; beside the input, such a run holds one tile and one row of restored tiles, for a

@@ -122,7 +122,7 @@ def _text(about: dict[str, Any], shapes: Any) -> str:
     if about["untold"] and not own:
         lines.append(f"  NOT told   {', '.join(about['untold'])}; give one of")
         lines += [
-            f"             --preset {name}   ({what})" for name, what in about["presets"].items()
+            f"             --arch {name}   ({what})" for name, what in about["presets"].items()
         ]
     for key, value in about["assumed"].items():
         lines.append(f"  assumed    {key} {value}, as published")

@@ -16,8 +16,9 @@ from typing import Any
 from restore.commands.check import tree_of_file
 from restore.commands.shared import add_overrides, overrides
 from restore.errors import OptionError, printable
-from restore.options import dump, read_document
+from restore.options import read_document
 from restore.options_legacy import Note, read_translated
+from restore.options_yaml import dump
 from restore.reports.sinks import log_to_console
 from restore.section import Path, without_effect
 

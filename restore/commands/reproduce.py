@@ -18,7 +18,7 @@ from pathlib import Path
 
 import restore
 from restore.catalog import nearest
-from restore.commands.shared import add_overrides, overrides
+from restore.commands.shared import add_overrides, overrides, world_of
 from restore.errors import OptionError, WeightsError
 from restore.metrics.protocols import PROTOCOLS
 from restore.options import read_options
@@ -52,10 +52,8 @@ def run(args: argparse.Namespace) -> int:
     tree = _matrix(args, rows)
     from restore.recipes.bench import run_matrix
     from restore.recipes.bench_report import write_report
-    from restore.world import World
 
-    dist = tree.dist_params
-    with World.start("none", tree.num_gpu, dist.backend, dist.port, dist.timeout) as world:
+    with world_of(tree) as world:
         filled = run_matrix(tree, world)
     report = write_report(tree, filled)
     found = verdicts(rows, filled, args.sets)

@@ -10,14 +10,10 @@ import argparse
 import math
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from restore.commands.shared import image_jobs
 from restore.errors import OptionError
 from restore.reports.sinks import log_to_console, progress
-
-if TYPE_CHECKING:
-    pass
 
 SMALLEST = Fraction(1, 1000)  # below it the kernel alone outgrows any image
 FIX = "use a smaller scale, or cut the image up"

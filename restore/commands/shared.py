@@ -6,7 +6,7 @@ import argparse
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from restore.catalog import nearest
 from restore.errors import DataError, OptionError, Problem, WeightsError
@@ -14,6 +14,11 @@ from restore.evaluation.options import PredictorOptions
 from restore.options import Document
 from restore.options_legacy import read_translated
 from restore.section import Section, parse, without_effect
+
+if TYPE_CHECKING:
+    from restore.recipes.bench_trees import BenchTree
+    from restore.recipes.trees import TestTree, TrainTree
+    from restore.world import Launcher, World
 
 log = logging.getLogger("restore")
 S = TypeVar("S", bound=Section)
@@ -39,6 +44,14 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force_yml", nargs="+", action="extend", default=[], metavar="KEY:PATH=VALUE"
     )
+
+
+def world_of(tree: TrainTree | TestTree | BenchTree, launcher: Launcher = "none") -> World:
+    """The processes of a run of `tree`, as `launcher` started them. Raises BackendError."""
+    from restore.world import World
+
+    dist = tree.dist_params
+    return World.start(launcher, tree.num_gpu, dist.backend, dist.port, dist.timeout)
 
 
 def overrides(args: argparse.Namespace) -> list[str]:
@@ -73,11 +86,9 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--opt", metavar="FILE.yml", help="an option file with network_g")
     which.add_argument(
         "--arch",
-        metavar="NAME[/VARIANT]",
-        help="a network's name, with --scale, or one of its published variants",
-    )
-    which.add_argument(
-        "--preset", metavar="NAME", help="a published variant, as `restore inspect` names them"
+        metavar="NAME",
+        help="a network (SPAN, with --scale) or a published variant (MaIR-T_x2 or "
+        "MaIR/MaIR-T_x2), as `restore inspect` lists those that weights fit; others are refused",
     )
     parser.add_argument("--scale", type=int, help="output size / input size, with --arch")
     parser.add_argument(
@@ -92,10 +103,11 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 def network_options(
     args: argparse.Namespace, header: dict[str, Any], weights: Path, key: str | None = None
 ) -> Section:
-    """The network that `--opt`, `--arch`, `--preset`, the header of `weights` or else the names and
-    shapes of its tensors (under `key`) say. Raises OptionError and WeightsError."""
-    if args.preset is not None:
-        return _as_asked(args, _read_from(weights, key, args.preset))
+    """The network that `--opt`, `--arch`, the header of `weights` or else the names and shapes of
+    its tensors (under `key`) say. Raises OptionError, and WeightsError also where the weights are
+    not of the variant that `--arch` names."""
+    if args.arch is not None and _variant(args.arch) is not None:
+        return _as_asked(args, _read_from(weights, key, _variant(args.arch)))
     if args.opt is not None or args.arch is not None:
         return named_network(args)
     values = header["network_g"] if "network_g" in header else _read_from(weights, key, None)
@@ -104,6 +116,7 @@ def network_options(
 
 def named_network(args: argparse.Namespace) -> Section:
     """The network that `--opt` or `--arch` say, without weights. Raises OptionError."""
+    from restore.archs.table import PRESETS
     from restore.options import read_document
 
     if args.opt is not None:
@@ -119,7 +132,9 @@ def named_network(args: argparse.Namespace) -> Section:
             )
         return _as_asked(args, values)
     if args.arch is not None:
-        return _as_asked(args, _values_of(args.arch))
+        variant = _variant(args.arch)
+        values = {"type": args.arch} if variant is None else PRESETS[variant].model_dump()
+        return _as_asked(args, values)
     raise OptionError.of(
         "OPT41",
         "which network is meant is not said",
@@ -164,27 +179,28 @@ def _as_asked(args: argparse.Namespace, values: Any) -> Section:
     return options
 
 
-def _values_of(arch: str) -> dict[str, Any]:
-    """`NAME` or `NAME/VARIANT` as under network_g. Raises OptionError OPT24."""
+def _variant(arch: str) -> str | None:
+    """The variant that `VARIANT` or `NAME/VARIANT` means; None for a network's name alone.
+
+    Raises OptionError OPT24 where `arch` is neither.
+    """
     from restore.archs.table import ARCHS
 
-    name, _, variant = arch.partition("/")
-    if not variant or name not in ARCHS:
-        return {"type": name}
-    presets = ARCHS[name].presets
-    if variant not in presets:
-        near = nearest(variant, presets)
-        raise OptionError.of(
-            "OPT24",
-            f"unknown variant of {name}",
-            "--arch",
-            variant,
-            "one of " + ", ".join(presets),
-            f"did you mean '{near}'?" if near else f"--arch {name} for its own defaults",
-        )
-    fields = type(presets[variant]).model_fields
-    values = presets[variant].model_dump()
-    return {key: v for key, v in values.items() if v is not None or fields[key].default is not None}
+    variants = {v: v for entry in ARCHS.values() for v in entry.presets}
+    variants |= {f"{name}/{v}": v for name, entry in ARCHS.items() for v in entry.presets}
+    if arch in variants:
+        return variants[arch]
+    if arch in ARCHS or ":" in arch:
+        return None
+    near = nearest(arch, [*ARCHS, *variants])
+    raise OptionError.of(
+        "OPT24",
+        "unknown network",
+        "--arch",
+        repr(arch),
+        "one of " + ", ".join(ARCHS) + ", or a published variant",
+        f"did you mean '{near}'?" if near else "restore info --all lists the variants",
+    )
 
 
 def add_predictor(parser: argparse.ArgumentParser) -> None:

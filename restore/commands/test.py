@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from restore.commands.shared import add_option_file, overrides, read_tree
+from restore.commands.shared import add_option_file, overrides, read_tree, world_of
 from restore.recipes.checks import check_test
 from restore.recipes.trees import TestTree
 from restore.reports.sinks import log_to_console
@@ -27,11 +27,8 @@ def run(args: argparse.Namespace) -> int:
     tree = read_tree(TestTree, args.opt, overrides(args), check_test)
     from restore.recipes.benchmark import network_name, run_benchmark
     from restore.recipes.build import build_test
-    from restore.world import World
 
-    dist = tree.dist_params
-    start = (args.launcher, tree.num_gpu, dist.backend, dist.port, dist.timeout)
-    with World.start(*start) as world:
+    with world_of(tree, args.launcher) as world:
         log_to_console(first_rank=world.first)
         run = build_test(tree, world, network_name(tree))
         table = run_benchmark(tree, run, world)

@@ -13,7 +13,7 @@ import argparse
 import logging
 from contextlib import closing
 
-from restore.commands.shared import add_option_file, overrides, read_tree
+from restore.commands.shared import add_option_file, overrides, read_tree, world_of
 from restore.recipes.checks import check_train
 from restore.recipes.experiment import Experiment
 from restore.recipes.trees import TrainTree
@@ -42,13 +42,11 @@ def run(args: argparse.Namespace) -> int:
     experiment = Experiment(tree.path.experiments_root, tree.name)
     if args.launcher == "none":  # at once; of several ranks the first looks when they have met
         experiment.refuse_existing(resume=resume, overwrite=args.overwrite)
-    from restore.recipes.build import build_trainer
+    from restore.recipes.build_trainer import build_trainer
     from restore.training.stop import SAVED_AND_LEFT
-    from restore.world import World
 
-    dist, total = tree.dist_params, tree.train.total_iter
-    start = (args.launcher, tree.num_gpu, dist.backend, dist.port, dist.timeout)
-    with World.start(*start) as world:
+    total = tree.train.total_iter
+    with world_of(tree, args.launcher) as world:
         log_to_console(first_rank=world.first)
         ready = build_trainer(tree, world, resume=resume, overwrite=args.overwrite)
         with closing(ready.sinks):

@@ -2,8 +2,9 @@
 
 A cell's key is the hash of all that moves its digits: weights, network, set, protocol, inference.
 Its rows lie in `cells/<key>.jsonl`, written whole when the last image is scored, and are taken from
-there when the same cell is wanted again. Cells that differ in the protocol alone are computed
-together, each image restored once. A cell that fails is noted, and the rest goes on.
+there when the same cell is wanted again, unless they are damaged. Cells that differ in the protocol
+alone are computed together, each image restored once. A cell that fails is noted, and the rest goes
+on.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from restore.data.fingerprint import FileHashes, fingerprint
-from restore.errors import RestoreError, WeightsError
+from restore.errors import DataError, RestoreError, RunError, WeightsError
 from restore.evaluation.evaluator import Seen
 from restore.metrics.protocols import PROTOCOLS
 from restore.recipes.bench_trees import SCORING, BenchTree, Cell, under_all
@@ -29,7 +30,7 @@ from restore.recipes.build import build_test, channels_of, open_sets, weights_fi
 from restore.recipes.experiment import Experiment, begin
 from restore.recipes.gallery import share
 from restore.recipes.pictures import chosen, save_pair, save_restored
-from restore.reports.records import ImageRow, mean, read_rows, replace_text
+from restore.reports.records import ImageRow, mean, read_object, read_rows, replace_text
 from restore.reports.sinks import progress
 from restore.world import World
 
@@ -92,7 +93,7 @@ def run_matrix(tree: BenchTree, world: World) -> list[Filled]:
     filled = []
     for _, group in groupby(plan, key=lambda planned: planned.cell.place):
         together = list(group)
-        missing = [p for p in together if not p.error and not _file(cells, p).exists()]
+        missing = [p for p in together if not p.error and _read(cells, p) is None]
         if missing:
             _compute(missing, cells, world)
         world.barrier()  # every rank has looked, and left what it found
@@ -125,8 +126,20 @@ def _write_plan(tree: BenchTree, cells: Path, world: World) -> None:
 
 
 def _read_plan(tree: BenchTree, cells: Path) -> list[Planned]:
-    plan = json.loads((cells / "plan.json").read_text(encoding="utf-8"))
-    return [Planned(cell, **entry) for cell, entry in zip(tree.cells(), plan, strict=True)]
+    """What the first rank planned. Raises RunError RUN05 where something else is there by now."""
+    file = cells / "plan.json"
+    try:
+        plan = json.loads(file.read_bytes())
+        return [Planned(cell, **entry) for cell, entry in zip(tree.cells(), plan, strict=True)]
+    except (ValueError, TypeError, RecursionError):
+        raise RunError.of(
+            "RUN05",
+            "the plan of this matrix cannot be read",
+            str(file),
+            "another content than this run has written",
+            "one restore bench at a time of one name",
+            "run it again: the plan is made anew, and cells that are filled are kept",
+        ) from None
 
 
 def _data_hash(cell: Cell, hashes: FileHashes, known: dict[tuple[str, int], str]) -> str:
@@ -253,17 +266,30 @@ def _gather(missing: Sequence[Planned], cells: Path, world: World) -> str:
 
 
 def _collect(planned: Planned, cells: Path, error: str) -> Filled:
-    """What the cell's file holds."""
+    """The cell as its files hold it."""
     if planned.error or error:
         return Filled(planned, (), {}, planned.error or error)
-    file, cell = _file(cells, planned), planned.cell
-    about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+    held = _read(cells, planned)
+    if held is None:
+        return Filled(planned, (), {}, f"{_file(cells, planned)}: cannot be read back")
+    (about, rows), cell = held, planned.cell
     if "refused" in about:
         why = about["refused"]
         return Filled(planned, (), about, *((why, "") if cell.named else ("", why)))
     # names of today: a cell outlives its network's name in an option file
-    rows = tuple(replace(row, network=cell.contender, set=cell.set) for row in read_rows(file))
+    rows = tuple(replace(row, network=cell.contender, set=cell.set) for row in rows)
     return Filled(planned, rows, about)
+
+
+def _read(cells: Path, planned: Planned) -> tuple[dict[str, Any], list[ImageRow]] | None:
+    """The cell's `about` and rows; None where they are missing or damaged, to be made anew."""
+    file = _file(cells, planned)
+    try:
+        about, rows = read_object(file.with_suffix(".json")), read_rows(file)
+    except (FileNotFoundError, DataError):
+        return None
+    images = 0 if "refused" in about else about.get("images")
+    return (about, rows) if "parameters" in about and len(rows) == images else None
 
 
 def _file(cells: Path, planned: Planned) -> Path:

@@ -12,22 +12,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from restore.archs.table import ARCHS, NETWORK, architecture_of
+from restore.archs.table import NETWORK, PRESETS, architecture_of
 from restore.catalog import nearest
-from restore.data.options import channels_of
 from restore.errors import Problem
 from restore.metrics.options import Protocols
 from restore.options import Document
-from restore.recipes.checks import check_test
-from restore.recipes.trees import PathOptions, Run, TestingOptions, TestSets, TestTree
+from restore.recipes.checks import check_channels, check_test
+from restore.recipes.trees import (
+    PathOptions,
+    Run,
+    TestingOptions,
+    TestSets,
+    TestTree,
+    set_name,
+)
 from restore.reports.published.table import published, published_as
-from restore.section import Path, Section, UserPath, mistake
+from restore.section import Section, UserPath, mistake
 from restore.training.options import DistOptions
 
-PRESETS: dict[str, Section] = {
-    name: options for entry in ARCHS.values() for name, options in entry.presets.items()
-}
-"""Every published variant of every network."""
 SCORING = ("protocol", "metrics", "crop_border", "report_images", "save_img", "suffix", "pbar")
 """The keys of `val` that leave the restored image as it is."""
 
@@ -177,7 +179,7 @@ class BenchTree(Run):
             for variant, changed in variants.items():
                 val = self._val(changed)
                 for key, data in self.datasets.evaluated().items():
-                    name = getattr(data, "name", None) or key
+                    name = set_name(key, data)
                     for rule, _ in val.rules(self.scale):
                         tree = self._test(about, key, data, val.under((rule.name,)))
                         yield Cell(network, variant, name, rule.name, tree, val.named)
@@ -210,126 +212,77 @@ class BenchTree(Run):
 
 def check_bench(tree: BenchTree, document: Document) -> list[Problem]:
     """What is wrong between the sections of a benchmark file."""
-    problems = [
-        p for name, n in tree.networks.by_name().items() for p in _network(name, n, document)
-    ]
-    for name, found in (
-        ("networks", tree.networks.by_name()),
-        ("datasets", tree.datasets.evaluated()),
-    ):
-        if not found:
-            problems.append(
-                _problem(
-                    document,
-                    (name,),
-                    "OPT12",
-                    f"no {name}",
-                    "none",
-                    "at least one",
-                    f"add one under {name}",
-                )
-            )
+    problems = [*_filled(tree, document), *_said_once(tree, document)]
     if problems:
         return problems
-    problems += _names(tree, document) + _variants(tree, document)
-    for name, network in tree.networks.by_name().items():
-        problems += _suits(tree, name, network, document)
+    problems = [
+        *_names(tree, document),
+        *_variants(tree, document),
+        *_networks(tree, document),
+    ]
     seen: set[Problem] = set()
     for cell in tree.cells():  # each is a test file, and checked as one
         seen |= {p for p in check_test(cell.tree, document) if p.code not in ("OPT33", "OPT37")}
     return problems + sorted(seen, key=str)
 
 
-def _network(name: str, network: BenchNetwork, document: Document) -> list[Problem]:
-    given = [key for key in ("preset", "network_g") if getattr(network, key) is not None]
-    if len(given) == 1:
-        return []
-    at: Path = ("networks", name)
-    got = " and ".join(given) or "neither preset nor network_g"
-    return [
-        _problem(
-            document,
-            at,
-            "OPT35",
-            "which network is not said once",
-            got,
-            "one of preset and network_g",
-            "keep one",
-        )
-    ]
+def _filled(tree: BenchTree, document: Document) -> Iterator[Problem]:
+    axes = {"networks": tree.networks.by_name(), "datasets": tree.datasets.evaluated()}
+    for name, found in axes.items():
+        if not found:
+            wanted, fix = "at least one", f"add one under {name}"
+            yield document.problem((name,), "OPT12", f"no {name}", "none", wanted, fix)
 
 
-def _names(tree: BenchTree, document: Document) -> list[Problem]:
+def _said_once(tree: BenchTree, document: Document) -> Iterator[Problem]:
+    for name, network in tree.networks.by_name().items():
+        given = [key for key in ("preset", "network_g") if getattr(network, key) is not None]
+        if len(given) != 1:
+            yield document.problem(
+                ("networks", name),
+                "OPT35",
+                "which network is not said once",
+                " and ".join(given) or "neither preset nor network_g",
+                "one of preset and network_g",
+                "keep one",
+            )
+
+
+def _names(tree: BenchTree, document: Document) -> Iterator[Problem]:
     """Sets with one name would share the rows of a table."""
-    names = [getattr(s, "name", None) or key for key, s in tree.datasets.evaluated().items()]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    return [
-        _problem(
-            document,
-            ("datasets",),
-            "OPT44",
-            "two sets of one name",
-            name,
-            "each name once",
-            "rename one",
-        )
-        for name in twice
-    ]
+    names = [set_name(key, data) for key, data in tree.datasets.evaluated().items()]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        what, fix = "two sets of one name", "rename one"
+        yield document.problem(("datasets",), "OPT44", what, name, "each name once", fix)
 
 
-def _variants(tree: BenchTree, document: Document) -> list[Problem]:
+def _variants(tree: BenchTree, document: Document) -> Iterator[Problem]:
     """A variant changes how images are restored; how they are scored is the matrix's own axis."""
-    return [
-        _problem(
-            document,
-            ("variants", name, key),
-            "OPT35",
-            f"a variant cannot change {key}",
-            key,
-            "keys that change how an image is restored, as ensemble",
-            "set it under val or protocols",
-        )
-        for name, changed in tree.variants.by_name().items()
-        for key in SCORING
-        if key in changed.model_fields_set
-    ]
+    for name, changed in tree.variants.by_name().items():
+        for key in SCORING:
+            if key in changed.model_fields_set:
+                yield document.problem(
+                    ("variants", name, key),
+                    "OPT35",
+                    f"a variant cannot change {key}",
+                    key,
+                    "keys that change how an image is restored, as ensemble",
+                    "set it under val or protocols",
+                )
 
 
-def _suits(tree: BenchTree, name: str, network: BenchNetwork, document: Document) -> list[Problem]:
-    """The network's scale and channels against the matrix's."""
-    options: Any = network.options()
-    entry, at = architecture_of(options), ("networks", name)
-    problems = []
-    if entry.scale(options) != tree.scale:
-        problems.append(
-            _problem(
-                document,
-                at,
+def _networks(tree: BenchTree, document: Document) -> Iterator[Problem]:
+    """Each network's scale and channels against the matrix's."""
+    for name, about in tree.networks.by_name().items():
+        options: Any = about.options()
+        scale = architecture_of(options).scale(options)
+        if scale != tree.scale:
+            yield document.problem(
+                ("networks", name),
                 "OPT33",
                 f"scale differs from {name}'s",
                 str(tree.scale),
-                str(entry.scale(options)),
+                str(scale),
                 "a matrix has one scale; make another file",
             )
-        )
-    for key, data in tree.datasets.evaluated().items():
-        given = channels_of(data)
-        if entry.channels(options) not in given:
-            problems.append(
-                _problem(
-                    document,
-                    ("datasets", key, "type"),
-                    "OPT37",
-                    f"the set's images do not suit {name}",
-                    " or ".join(map(str, given)) + " channels",
-                    f"{entry.channels(options)} channels",
-                    "use another set or network",
-                )
-            )
-    return problems
-
-
-def _problem(
-    document: Document, path: Path, code: str, what: str, got: str, expected: str, fix: str
-) -> Problem:
-    return Problem(code, what, document.where(path), got, expected, fix)
+        yield from check_channels(tree.datasets.evaluated(), options, name, document)

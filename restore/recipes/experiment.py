@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 from restore.errors import OptionError, RunError
-from restore.options import dump
+from restore.options_yaml import dump
 from restore.reports.provenance import commit, versions
-from restore.reports.records import replace_text
+from restore.reports.records import read_object, replace_text
 from restore.section import Section
 
 STARTS = 3
@@ -54,8 +54,9 @@ class Experiment:
         torchrun starts a job again after any failure, also after one that will happen again.
         """
         file = self.folder / "restarts.json"
-        before = json.loads(file.read_text()) if file.exists() else {"step": -1, "starts": 0}
-        starts = before["starts"] + 1 if before["step"] == step else 1
+        before = read_object(file) if file.exists() else {}
+        starts = before.get("starts") if before.get("step") == step else 0
+        starts = starts + 1 if isinstance(starts, int) else 1
         if starts > STARTS:
             raise RunError.of(
                 "RUN03",

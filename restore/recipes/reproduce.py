@@ -15,7 +15,7 @@ from restore.recipes.bench_trees import (
     BenchTree,
     Cell,
 )
-from restore.recipes.trees import TestSets, TestTree
+from restore.recipes.trees import TestSets, TestTree, set_name
 from restore.reports.published.table import Published
 from restore.reports.records import ImageRow, mean
 
@@ -75,15 +75,10 @@ def matrix_of(
     """
     first = rows[0]
     wanted = {name for row in rows for name in row.figures if only is None or name in only}
-    sets = {
-        key: data
-        for key, data in test.datasets.evaluated().items()
-        if (getattr(data, "name", None) or key) in wanted
-    }
+    there = test.datasets.evaluated()
+    sets = {key: data for key, data in there.items() if set_name(key, data) in wanted}
     if not sets:
-        known = ", ".join(
-            getattr(data, "name", None) or key for key, data in test.datasets.evaluated().items()
-        )
+        known = ", ".join(set_name(key, data) for key, data in there.items())
         figures = ", ".join(name for row in rows for name in row.figures)
         raise OptionError.of(
             "OPT45",

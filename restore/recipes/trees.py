@@ -39,6 +39,11 @@ class _Sets(Section):
         return dict(self.__pydantic_extra__ or {})
 
 
+def set_name(key: str, options: Section) -> str:
+    """What reports call the evaluation set under `key`: its own name, or else the key."""
+    return str(getattr(options, "name", "") or key)
+
+
 class TrainSets(_Sets):
     """`train`, and any number of `val`, `val_2`, …"""
 

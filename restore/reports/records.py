@@ -213,3 +213,15 @@ def replace_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     temporary.replace(path)
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object that `file` holds; an empty one where it holds anything else.
+
+    Raises OSError where there is no such file.
+    """
+    try:
+        held = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        return {}
+    return held if isinstance(held, dict) else {}

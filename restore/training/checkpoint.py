@@ -27,7 +27,7 @@ from torch import Tensor
 
 from restore.archs.weights import about_weights, write_safetensors
 from restore.errors import CheckpointError, RunError, SaveError
-from restore.reports.records import replace_text
+from restore.reports.records import read_object, replace_text
 
 SCHEMA = 1
 OWNER = ".owner"
@@ -150,8 +150,8 @@ class Checkpoints:
 
     def _best_step(self) -> int | None:
         try:
-            return int(json.loads((self.folder / "best.json").read_text())["step"])
-        except (OSError, *_UNREADABLE):
+            return read_object(self.folder / "best.json").get("step")
+        except OSError:
             return None
 
     def steps(self) -> list[int]:

@@ -23,6 +23,7 @@ from restore.losses.pixel import Loss, LossValue
 from restore.reports.records import SetScore, summarise
 from restore.reports.sinks import Sinks, progress
 from restore.reports.tables import number
+from restore.training.clock import Clock
 from restore.training.computation import not_compiled
 from restore.training.mixing import Mixup
 from restore.training.state import TrainState
@@ -32,44 +33,8 @@ from restore.world import World
 
 AGREE_EVERY = 10  # steps between the ranks' asking each other whether to stop
 MISSED_SAVES = 3
-MOST_REPORTS, MOST_PICTURES = 50_000, 50  # before they come more rarely: see `kept`
 PICTURE = 256  # side of what a log shows of an image, cut from its middle
 log = logging.getLogger("restore")
-
-
-def kept(number: int, most: int) -> bool:
-    """Whether a log keeps the `number`-th of its entries, so that no run fills a disk.
-
-    All of the first `most`, then every 2nd up to twice as many, every 4th up to four times as many
-    and so on: whenever a run doubles, `most` / 2 are added. A function of the number alone, so that
-    a resumed run goes on as if it had never stopped.
-    """
-    return number % (1 << ((number - 1) // most).bit_length()) == 0
-
-
-@dataclass(frozen=True)
-class Clock:
-    """When things happen, in steps."""
-
-    total: int
-    print_every: int
-    save_every: int
-    validate_every: int | None
-
-    def prints(self, step: int) -> bool:
-        due = step % self.print_every == 0 and kept(step // self.print_every, MOST_REPORTS)
-        return due or step == self.total
-
-    def saves(self, step: int) -> bool:
-        return step % self.save_every == 0 or step == self.total
-
-    def validates(self, step: int) -> bool:
-        every = self.validate_every
-        return every is not None and (step % every == 0 or step == self.total)
-
-    def shows(self, step: int) -> bool:
-        """Whether the logs get pictures of the validation at `step`."""
-        return step == self.total or kept(step // (self.validate_every or 1), MOST_PICTURES)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,8 @@ def test_info_of_every_variant_that_takes_the_size(
     [
         (["--arch", "SPAN/SPAN_x5"], "OPT24"),
         (["--arch", "SPANN"], "OPT24"),
+        (["--arch", "MaIR/SPAN_x4"], "OPT24"),
+        (["--arch", "SPAN_x4", "--scale", "2"], "OPT33"),
         (["--arch", "SPAN", "--size", "1280x720"], "OPT17"),
         (["--arch", "SPAN", "--lq", "1x64x64"], "OPT37"),
         (["--arch", "SPAN/SPAN_x4", "--scale", "2"], "OPT33"),

@@ -1,4 +1,4 @@
-"""`restore inspect`, `restore convert` and `--preset`: what weights are, and their two forms."""
+"""`restore inspect`, `restore convert` and `--arch`: what weights are, and their two forms."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import nn
 from restore.archs import build_network, load_weights
 from restore.archs.build import network_options
 from restore.archs.detect import preset_options
-from restore.archs.table import ARCHS
+from restore.archs.table import ARCHS, PRESETS
 from restore.archs.weights import about_weights, describe, write_safetensors
 from restore.archs.weights_file import file_sha256
 from restore.commands.main import main
-from restore.options import dump
+from restore.options_yaml import dump
 from restore.recipes.build import load_pretrained
 from restore.recipes.trees import PathOptions
 
@@ -66,12 +66,12 @@ def test_inspect_says_what_a_file_does_not_tell(
     weights: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = answer(capsys, "inspect", weights["MaIR-T_x2"])[1]
-    assert "NOT told   scan_len" in out and "--preset MaIR-T_x2   (scan_len 8)" in out
+    assert "NOT told   scan_len" in out and "--arch MaIR-T_x2   (scan_len 8)" in out
     out = answer(capsys, "inspect", weights["dn_grl_small_c1"])[1]
     assert "NOT told   window_size, stripe_size, anchor_window_down_factor" in out
     for name in ("dn_grl_small_c1", "jpeg_grl_small_c1"):
         options: Any = ARCHS["GRL"].presets[name]
-        assert f"--preset {name}   (window_size {options.window_size}, " in out
+        assert f"--arch {name}   (window_size {options.window_size}, " in out
 
 
 def test_inspect_as_json(weights: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,11 +120,11 @@ def test_convert_asks_for_what_the_weights_do_not_tell(
     assert (
         (code, out) == (2, "") and err.startswith("error[WGT15]") and "MaIR-T_x2: scan_len 8" in err
     )
-    code, _, err = answer(capsys, "convert", "--preset", "MaIR-S_x2", file, target)
+    code, _, err = answer(capsys, "convert", "--arch", "MaIR-S_x2", file, target)
     assert code == 2 and err.startswith("error[WGT01]") and not target.exists()
-    code, _, err = answer(capsys, "convert", "--preset", "MaIR-T_x9", file, target)
+    code, _, err = answer(capsys, "convert", "--arch", "MaIR-T_x9", file, target)
     assert code == 2 and err.startswith("error[OPT24]")
-    assert answer(capsys, "convert", "--preset", "MaIR-T_x2", file, target)[0] == 0
+    assert answer(capsys, "convert", "--arch", "MaIR-T_x2", file, target)[0] == 0
     told = about_weights(target)
     assert network_options(told["network_g"]) == preset_options("MaIR-T_x2")
     # once told, it is never asked for again
@@ -221,8 +221,29 @@ def test_to_pth_whatever_the_name(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_one_way_to_name_the_network(weights: dict[str, Path], tmp_path: Path) -> None:
-    words = ["--arch", "SPAN", "--preset", "SPAN-S_x4", str(weights["SPAN-S_x4"])]
+    (tmp_path / "a.yml").write_text("network_g: {type: SPAN}")
+    words = ["--arch", "SPAN-S_x4", "--opt", str(tmp_path / "a.yml"), str(weights["SPAN-S_x4"])]
     assert main(["convert", *words, str(tmp_path / "a.pth")]) == 2
+
+
+@pytest.mark.parametrize("arch", ["MaIR-T_x2", "MaIR/MaIR-T_x2"])
+def test_a_variant_by_either_name(
+    weights: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], arch: str
+) -> None:
+    file, target = weights["MaIR-T_x2"], tmp_path / "a.safetensors"
+    assert answer(capsys, "convert", "--arch", arch, file, target)[0] == 0
+    assert network_options(about_weights(target)["network_g"]) == PRESETS["MaIR-T_x2"]
+    again = tmp_path / "b.safetensors"
+    assert answer(capsys, "convert", "--arch", arch, "--set", "scan_len=4", file, again)[0] == 0
+    assert about_weights(again)["network_g"]["scan_len"] == 4
+    other = arch.replace("MaIR-T", "MaIR-S")
+    code, _, err = answer(capsys, "convert", "--arch", other, file, tmp_path / "c.pth")
+    assert code == 2 and "error[WGT01]: the weights are not of MaIR-S_x2" in err
+
+
+def test_a_name_means_one_network() -> None:
+    variants = [name for entry in ARCHS.values() for name in entry.presets]
+    assert len(variants) == len(set(variants)) and not set(variants) & set(ARCHS)
 
 
 # In a run -----------------------------------------------------------------------------------------

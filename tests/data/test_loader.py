@@ -21,7 +21,7 @@ from restore.data.pair import ImagePair
 from restore.data.source import Extended, Source
 from restore.data.stages import Share, Stage, Stages
 from restore.errors import DataError
-from restore.recipes.build import build_trainer
+from restore.recipes.build_trainer import build_trainer
 from restore.recipes.checks import check_train
 from restore.recipes.trees import TrainTree
 from restore.training.trainer import Trainer

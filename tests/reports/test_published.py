@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from restore.archs.table import PRESETS
 from restore.metrics.protocols import PROTOCOLS
-from restore.recipes.bench_trees import PRESETS
 from restore.reports.published.table import parse_published, published, published_as
 
 OURS = {"SPAN": 5, "MaIR": 33, "GRL": 189, "MIRNet_v2": 3, "MIMOUNet": 15}

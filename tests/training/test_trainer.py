@@ -28,9 +28,10 @@ from restore.losses.pixel import Loss
 from restore.metrics.protocols import PROTOCOLS
 from restore.reports.sinks import Sinks
 from restore.training.checkpoint import Checkpoints
+from restore.training.clock import Clock, kept
 from restore.training.options import OPTIMISERS
 from restore.training.state import TrainState, build_optimiser
-from restore.training.trainer import Clock, Trainer, kept
+from restore.training.trainer import Trainer
 from restore.training.writer import Writer
 from restore.world import World
 

@@ -60,8 +60,7 @@ class Ledger:
     def _read_journal(self) -> None:
         """Finished steps of a run that was cut off."""
         file = self.folder / WORK / "journal.jsonl"
-        for number, line in enumerate(_whole_lines(file) if file.is_file() else []):
-            said = json.loads(line)
+        for number, (_, said) in enumerate(_whole_lines(file) if file.is_file() else []):
             if number == 0:
                 self._agrees(said)
             else:
@@ -131,7 +130,7 @@ class Ledger:
         for left in work.glob("*.tmp"):
             left.unlink()
         self._journal = journal
-        whole = b"".join(_whole_lines(file))
+        whole = b"".join(line for line, _ in _whole_lines(file))
         journal.truncate(len(whole))
         if not whole:
             self._say(self.head)
@@ -193,9 +192,30 @@ class Ledger:
             self._journal = None
 
 
-def _whole_lines(file: Path) -> list[bytes]:
-    """The lines of a journal, without the last one when a kill cut it short."""
-    return [line for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+def _whole_lines(file: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """A journal's lines with what they say: its head, then the entries of one step each.
+
+    Ends before the first that a kill cut short or that is damaged: from there on the next run does
+    the steps again, and finds their files in place.
+    """
+    found: list[tuple[bytes, dict[str, Any]]] = []
+    for line in file.read_bytes().splitlines(keepends=True):
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(said, dict) or not line.endswith(b"\n"):
+            break
+        if not (all(map(_is_entry, said.values())) if found else "set" in said):
+            break
+        found.append((line, said))
+    return found
+
+
+def _is_entry(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return isinstance(value.get("size"), int) and isinstance(value.get("sha256"), str)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -205,10 +225,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         held = json.loads(file.read_text(encoding="utf-8"))
-        entries = held["files"].values()
-        if "set" in held and "variant" in held and all({"size", "sha256"} <= {*e} for e in entries):
+        if "set" in held and "variant" in held and all(map(_is_entry, held["files"].values())):
             return held
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass  # answered below
     raise DataError.of(
         "DAT16",
