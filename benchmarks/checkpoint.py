@@ -9,7 +9,6 @@ ends in a checkpoint that is hashed, synced and renamed; what is timed is the st
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import tempfile
@@ -27,7 +26,7 @@ from restore.training.state import TrainState, build_optimiser
 from restore.training.writer import Writer
 from restore.world import World
 
-from common import ratio, record
+from common import command_line, ratio, record
 
 BAR = 5.0
 NETWORKS = {
@@ -95,10 +94,7 @@ def stall(state: TrainState, folder: Path, rounds: int) -> dict[str, list[float]
 
 def main() -> None:
     """Measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="5 rounds")
-    parser.add_argument("--no-record", action="store_true", help="print only")
-    args = parser.parse_args()
+    args = command_line(__doc__, quick="5 rounds").parse_args()
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
@@ -120,10 +116,7 @@ def main() -> None:
         "network", "MB", "time", "two torch.save, ms", "stall, ms", "ratio", f"bar ≥ {BAR:.0f} ×",
     ]  # fmt: skip
     body = f"on {device}; what was saved read back equal\n" + text_table(columns, rows)
-    if args.no_record:
-        print(body)
-    else:
-        record("Checkpoints: how long training waits", "python benchmarks/checkpoint.py", body)
+    record(args, "Checkpoints: how long training waits", body)
 
 
 if __name__ == "__main__":

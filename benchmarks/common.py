@@ -1,7 +1,8 @@
-"""What every benchmark shares: interleaved rounds, CPU time, medians, ratios, a dated record."""
+"""What every benchmark shares: flags, interleaved rounds, medians, ratios, a dated record."""
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import os
 import platform
@@ -20,19 +21,54 @@ from restore.reports.tables import text_table
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
+def command_line(about: str | None, quick: str | None = None) -> argparse.ArgumentParser:
+    """The flags of all benchmarks; `quick` says what --quick leaves out, None where it is none."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if quick is not None:
+        parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--no-record", action="store_true", help="print only")
+    return parser
+
+
 def interleaved(
-    variants: Mapping[str, Callable[[], object]], rounds: int
+    variants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.process_time,
 ) -> dict[str, list[float]]:
-    """CPU seconds of each variant, `rounds` times, in the order A B C A B C after one warm-up."""
+    """Seconds of each variant, `rounds` times, in the order A B C A B C after one warm-up."""
     for run in variants.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, run in variants.items():
-            start = time.process_time()
+            start = clock()
             run()
-            times[name].append(time.process_time() - start)
+            times[name].append(clock() - start)
     return times
+
+
+def gpu_milliseconds(run: Callable[[], object], rounds: int = 30) -> float:
+    """Median time of one run on the GPU, after warming up; the runs are queued, then waited for."""
+    for _ in range(5):
+        run()
+    marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(rounds)]
+    for start, end in marks:
+        start.record()
+        run()
+        end.record()
+    torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(end) for start, end in marks)
+
+
+def need_gpu(reason: str | None = None) -> str:
+    """The GPU's name; ends the program where there is none, or where `reason` speaks against it."""
+    if not torch.cuda.is_available():
+        sys.exit("no GPU: nothing measured")
+    if reason:
+        sys.exit(f"nothing measured: {reason}")
+    return torch.cuda.get_device_name(0)
 
 
 def ratio(times: Mapping[str, list[float]], reference: str, name: str) -> float:
@@ -79,8 +115,14 @@ def table(times: Mapping[str, list[float]], reference: str) -> str:
     return text_table(["variant", "CPU ms, median", "min … max", f"vs {reference}"], rows)
 
 
-def record(title: str, command: str, body: str) -> None:
-    """Print a result, and put it at the end of RESULTS.md with date, machine and versions."""
+def record(args: argparse.Namespace, title: str, body: str) -> None:
+    """Print a result; without --no-record put it at the end of RESULTS.md too, with the command,
+    date, machine and versions."""
+    if args.no_record:
+        print(body)
+        return
+    flags = ("BASICSR" if Path(word).is_dir() else word for word in sys.argv[1:])
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *flags])
     known = ", ".join(f"{name} {version}" for name, version in versions().items())
     about = (
         f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}, "

@@ -1,6 +1,6 @@
 """What a training sample costs, by where the images lie, against BasicSR's way.
 
-  python benchmarks/data.py [--baseline CHECKOUT] [--cold] [--quick] [--no-record]
+  python benchmarks/data.py [--baseline BASICSR] [--cold] [--quick] [--no-record]
 
 SR ×4, GT patches of 256, flips and quarter turns, one thread. BasicSR's recommended way is an LMDB
 of 480 × 480 sub-images; `--baseline` names a checkout of it, else a plain twin with the same calls
@@ -12,7 +12,6 @@ read.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import statistics
 import tempfile
@@ -40,7 +39,7 @@ from restore.data.sources import open_source
 from restore.data.stages import Stages
 from restore.reports.tables import text_table
 
-from common import ratio, record
+from common import command_line, ratio, record
 
 GT_SIZE, BATCH, SEED = 256, 32, 7
 FLOOR = "floor: copying the crops, uint8"
@@ -310,11 +309,9 @@ def _read_from_disk() -> int:
 
 def main() -> None:
     """Prepare, compare, measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--baseline", type=Path, metavar="CHECKOUT", help="of BasicSR")
+    parser = command_line(__doc__, quick="fewer images and rounds")
+    parser.add_argument("--baseline", type=Path, metavar="BASICSR", help="a checkout of BasicSR")
     parser.add_argument("--cold", action="store_true", help="from disk, pages dropped")
-    parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
-    parser.add_argument("--no-record", action="store_true", help="print only")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
@@ -327,13 +324,7 @@ def main() -> None:
     against = "its own files" if args.baseline else "a plain twin of it"
     about = f"{count} images of {WIDTH}×{HEIGHT}; BasicSR by {against}; samples equal bit for bit"
     body = f"{about}\n\n{body}"
-    title = "Training samples" + (", cold disk" if args.cold else "")
-    flags = "".join(f" --{flag}" for flag in ("cold", "quick") if getattr(args, flag))
-    command = "python benchmarks/data.py" + (" --baseline BasicSR" if args.baseline else "") + flags
-    if args.no_record:
-        print(f"{title}\n{body}")
-    else:
-        record(title, command, body)
+    record(args, "Training samples" + (", cold disk" if args.cold else ""), body)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from restore.archs import build_network
 from restore.archs.table import ARCHS
 
-from common import interleaved, ratio, record, table
+from common import command_line, interleaved, ratio, record, table
 
 BARS = {"tiny": 3.5, "small": 2.4}
 MEMORY_BAR = 0.7
@@ -115,9 +115,7 @@ def measured(size: str, rounds: int) -> str:
 
 def main() -> None:
     """Measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="3 rounds")
-    parser.add_argument("--no-record", action="store_true", help="print only")
+    parser = command_line(__doc__, quick="3 rounds")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -127,10 +125,7 @@ def main() -> None:
         return
     rounds = 3 if args.quick else 9
     body = "\n\n".join([agreement(), *(measured(size, rounds) for size in BARS)])
-    if args.no_record:
-        print(body)
-    else:
-        record("GRL against its plain twin", "python benchmarks/grl.py", body)
+    record(args, "GRL against its plain twin", body)
 
 
 if __name__ == "__main__":

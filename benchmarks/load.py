@@ -10,7 +10,6 @@ wall time are those of a whole process, imports included, and so is the peak of 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -32,7 +31,7 @@ from restore.archs.weights import describe, write_safetensors
 from restore.data.stores.pack_writer import write_pack
 from restore.reports.tables import text_table
 
-from common import record
+from common import command_line, record
 from load_programs import LOGS, PROLOGUE, READERS
 from many_images import opened_twice, write_links
 
@@ -298,16 +297,10 @@ def run(names: Sequence[str], quick: bool) -> str:
 
 def main() -> None:
     """Measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__, quick="a tenth or less of each load")
     parser.add_argument("--case", action="append", choices=list(CASES), help="only these cases")
-    parser.add_argument("--quick", action="store_true", help="a tenth or less of each load")
-    parser.add_argument("--no-record", action="store_true", help="print only")
     args = parser.parse_args()
-    names = args.case or list(CASES)
-    body = run(names, args.quick)
-    if not args.no_record:
-        flags = "".join(f" --case {name}" for name in args.case or ())
-        record("Load", f"python benchmarks/load.py{flags}{' --quick' * args.quick}", body)
+    record(args, "Load", run(args.case or list(CASES), args.quick))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A whole loader, hand-over included: threads over a pack against worker processes over an LMDB.
 
-  python benchmarks/loader.py [--baseline CHECKOUT] [--quick] [--no-record]
+  python benchmarks/loader.py [--baseline BASICSR] [--quick] [--no-record]
 
 SR ×4, batches of 32 GT patches of 256. The baseline is a torch DataLoader with BasicSR's default
 collation over its data set (see data.py) in 1 and 2 worker processes; ours runs in this process, in
@@ -10,7 +10,6 @@ time between the last batch of an epoch and the first of the next.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -30,7 +29,7 @@ from restore.data.loader import Loader
 from restore.data.stages import Stages
 from restore.reports.tables import text_table
 
-from common import record
+from common import command_line, record
 
 
 class Drawn(Dataset[Pair]):
@@ -71,10 +70,8 @@ def measured(batches: Callable[[], Iterator[object]], count: int) -> tuple[float
 
 def main() -> None:
     """Measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--baseline", type=Path, metavar="CHECKOUT", help="of BasicSR")
-    parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
-    parser.add_argument("--no-record", action="store_true", help="print only")
+    parser = command_line(__doc__, quick="fewer images and rounds")
+    parser.add_argument("--baseline", type=Path, metavar="BASICSR", help="a checkout of BasicSR")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
@@ -129,11 +126,7 @@ def main() -> None:
         "BasicSR's loader starts its workers anew for every epoch, which then waits for its first\n"
         "batch; our stream has no end.\n\n" + text_table(head, rows)
     )
-    flags = (" --baseline BasicSR" if args.baseline else "") + (" --quick" if args.quick else "")
-    if args.no_record:
-        print(body)
-    else:
-        record("Loader", "python benchmarks/loader.py" + flags, body)
+    record(args, "Loader", body)
 
 
 if __name__ == "__main__":

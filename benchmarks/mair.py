@@ -9,7 +9,6 @@ they take minutes.
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable
 
@@ -21,7 +20,7 @@ from restore.archs import build_network
 from restore.archs.table import ARCHS
 from restore.ops.selective_scan.choice import OVERRIDE, available
 
-from common import interleaved, peak_memory, ratio, record, table
+from common import command_line, interleaved, peak_memory, ratio, record, table
 
 BARS = {"MaIR-T_x4": 6.0, "MaIR-S_x4": 30.0}
 BACKENDS = ("reference", "torch", "cpu")
@@ -109,18 +108,13 @@ def measure(preset: str, side: int, rounds: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="32 × 32, one round")
-    parser.add_argument("--no-record", action="store_true", help="print only")
-    args = parser.parse_args()
+    """Measure and record."""
+    args = command_line(__doc__, quick="32 × 32, one round").parse_args()
     torch.set_num_threads(1)
     side, rounds = (32, 1) if args.quick else (64, 3)
     body = "\n\n".join(measure(preset, side, rounds) for preset in BARS)
     os.environ.pop(OVERRIDE, None)
-    if args.no_record or args.quick:
-        print(body)
-    else:
-        record("MaIR: scan backends", "python benchmarks/mair.py", body)
+    record(args, "MaIR: scan backends", body)
 
 
 if __name__ == "__main__":

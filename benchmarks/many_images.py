@@ -9,7 +9,6 @@ The smallest packs lie in the processor's cache, which the largest cannot.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -30,7 +29,7 @@ from restore.data.stages import Stages
 from restore.data.stores.pack_writer import write_pack
 from restore.reports.tables import text_table
 
-from common import record
+from common import command_line, record
 
 SIDE, SCALE, GT_SIZE, BATCH = 96, 2, 64, 32
 OPENING = """
@@ -96,10 +95,7 @@ def cost_of_a_sample(folder: Path, count: int, rounds: int) -> list[str]:
 
 def main() -> None:
     """Measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="10,000 instead of 100,000")
-    parser.add_argument("--no-record", action="store_true", help="print only")
-    args = parser.parse_args()
+    args = command_line(__doc__, quick="10,000 instead of 100,000").parse_args()
     torch.set_num_threads(1)
     most, rounds = (10_000, 3) if args.quick else (100_000, 5)
     memory = Path("/dev/shm")
@@ -116,11 +112,7 @@ def main() -> None:
             + text_table(["pairs", "CPU µs/sample", "min … max"], samples),
         ]
     )
-    if args.no_record:
-        print(body)
-    else:
-        flag = " --quick" if args.quick else ""
-        record("Large sets", f"python benchmarks/many_images.py{flag}", body)
+    record(args, "Large sets", body)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ anything is timed the two sides are compared; they have to agree as the table sa
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
@@ -37,7 +36,7 @@ from restore.ops.resize import imresize
 from restore.reports.tables import text_table
 
 import plain_metrics
-from common import interleaved, ratio, record
+from common import command_line, interleaved, ratio, record
 
 BORDER = 4
 SIZES = {"1280×720": (720, 1280), "2040×1356": (1356, 2040)}
@@ -254,10 +253,9 @@ def measured(case: Case, rounds: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--baseline", type=Path, metavar="BASICSR", help="a BasicSR checkout")
-    parser.add_argument("--quick", action="store_true", help="the smaller size, fewer rounds")
-    parser.add_argument("--no-record", action="store_true", help="print only")
+    """Measure and record."""
+    parser = command_line(__doc__, quick="the smaller size, fewer rounds")
+    parser.add_argument("--baseline", type=Path, metavar="BASICSR", help="a checkout of BasicSR")
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -269,11 +267,7 @@ def main() -> None:
     head = ["", f"{baseline.name}, CPU ms", "ours", "faster", "wanted", "apart"]
     form = "compiled kernels" if compiled() is not None else "no compiler: OpenCV in strips"
     body = f"{text_table(head, lines)}\n\n{form}; {assert_batches_agree()}"
-    if args.no_record:
-        print(body)
-        return
-    given = "" if args.baseline is None else " --baseline BASICSR"
-    record(f"Metrics against {baseline.name}", f"python benchmarks/metrics.py{given}", body)
+    record(args, f"Metrics against {baseline.name}", body)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Equality of outputs and gradients is asserted in float64 before anything is time
 
 from __future__ import annotations
 
-import argparse
 import copy
 from collections.abc import Callable
 
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 from restore.archs import build_network
 from restore.archs.options import MirnetV2Options
 
-from common import interleaved, ratio, record, table
+from common import command_line, interleaved, ratio, record, table
 
 BARS = {"mirnet inference": 1.8, "mirnet training": 1.8, "mimo inference": 1.15}
 
@@ -117,20 +116,14 @@ SECTIONS = {"mirnet": mirnet, "mimo": mimo}
 
 def main() -> None:
     """Measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__, quick="3 rounds")
     parser.add_argument("--only", choices=SECTIONS, help="one network only")
-    parser.add_argument("--quick", action="store_true", help="3 rounds")
-    parser.add_argument("--no-record", action="store_true", help="print only")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     names = [args.only] if args.only else list(SECTIONS)
     body = "\n\n".join(SECTIONS[name](3 if args.quick else 7) for name in names)
-    if args.no_record:
-        print(body)
-    else:
-        only = f" --only {args.only}" if args.only else ""
-        record("Networks against plain twins", f"python benchmarks/networks.py{only}", body)
+    record(args, "Networks against plain twins", body)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ whole either way, so what is left over is the patch's share of its image.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from itertools import islice
@@ -27,7 +26,7 @@ from restore.data.sources import open_source
 from restore.data.stages import Stages
 from restore.reports.tables import text_table
 
-from common import record
+from common import command_line, record
 
 STEPS = (92, 64, 48, 36, 36, 24)
 PATCHES = (128, 160, 192, 256, 320, 384)
@@ -73,9 +72,7 @@ def measure(source: Source, stages: Stages) -> tuple[int, float]:
 
 def main() -> None:
     """Measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--no-record", action="store_true", help="print only")
-    args = parser.parse_args()
+    args = command_line(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(0)
         for name in (f"{i:02d}.png" for i in range(COUNT)):
@@ -97,10 +94,7 @@ def main() -> None:
     ]
     head = ["way", "GT pixels decoded per pixel used", "CPU s", "vs decode at maximum"]
     body = text_table(head, rows)
-    if args.no_record:
-        print(body)
-    else:
-        record("Progressive learning: pixels decoded", "python benchmarks/progressive.py", body)
+    record(args, "Progressive learning: pixels decoded", body)
 
 
 if __name__ == "__main__":

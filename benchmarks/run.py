@@ -1,6 +1,6 @@
 """A test run but for the network: decode, convert, score, save, against BasicSR's order of work.
 
-  python benchmarks/run.py [--baseline FOLDER] [--quick] [--no-record]
+  python benchmarks/run.py [--baseline BASICSR] [--quick] [--no-record]
 
 Host work: CPU time per image (×4, PNG in and out) on one thread. The network is a stand-in that
 knows its answers, MATLAB's bicubic, so that what is saved is like a restored photograph. The PNG to
@@ -12,7 +12,6 @@ its network takes.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -38,7 +37,7 @@ from restore.metrics.protocols import PROTOCOLS
 from restore.ops.resize import imresize
 from restore.world import World
 
-from common import interleaved, ratio, record, table
+from common import command_line, interleaved, ratio, record, table
 
 SIZES = {"1280 × 720": (720, 1280), "2040 × 1356": (1356, 2040)}
 COUNT = 4
@@ -129,12 +128,12 @@ def _inside(image: np.ndarray) -> np.ndarray:
 class Plain:
     """The functions above, or a checkout's."""
 
-    def __init__(self, checkout: str | None) -> None:
+    def __init__(self, checkout: Path | None) -> None:
         self.psnr: Callable[[np.ndarray, np.ndarray, bool], float] = calculate_psnr
         self.ssim: Callable[[np.ndarray, np.ndarray, bool], float] = calculate_ssim
         self.name = "BasicSR's order"
         if checkout is not None:
-            found = basicsr(Path(checkout))
+            found = basicsr(checkout)
             self.psnr, self.ssim, self.name = found.psnr, found.ssim, "BasicSR's order and metrics"
 
     @torch.no_grad()
@@ -249,10 +248,8 @@ def wall_time(folder: Path, rounds: int) -> str:
 
 def main() -> None:
     """Measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--baseline", metavar="FOLDER", help="a checkout of BasicSR")
-    parser.add_argument("--quick", action="store_true", help="3 rounds")
-    parser.add_argument("--no-record", action="store_true", help="print only")
+    parser = command_line(__doc__, quick="3 rounds")
+    parser.add_argument("--baseline", type=Path, metavar="BASICSR", help="a checkout of BasicSR")
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -264,11 +261,7 @@ def main() -> None:
         parts = [host_work(folder / name, name, photos, plain, rounds) for name in SIZES]
         parts.append(wall_time(folder / next(iter(SIZES)), rounds))
     body = "\n".join(parts)
-    if args.no_record:
-        print(body)
-        return
-    given = "" if args.baseline is None else " --baseline BASICSR"
-    record("A test run but for its network", f"python benchmarks/run.py{given}", body)
+    record(args, "A test run but for its network", body)
 
 
 if __name__ == "__main__":

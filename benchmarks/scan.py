@@ -9,7 +9,6 @@ instead, against mamba-ssm where it is installed and against the torch backend w
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Callable
@@ -21,7 +20,16 @@ from torch import Tensor
 from restore.ops.selective_scan import available_backends, selective_scan
 from restore.reports.tables import text_table
 
-from common import interleaved, peak_memory, ratio, record, table
+from common import (
+    command_line,
+    gpu_milliseconds,
+    interleaved,
+    need_gpu,
+    peak_memory,
+    ratio,
+    record,
+    table,
+)
 
 SEQUENTIAL = "reference"
 FASTER = {"torch": 12.0, "cpu": 100.0}
@@ -189,21 +197,6 @@ def on_cpu() -> list[str]:
     return [b for b in available_backends() if b in (SEQUENTIAL, "torch", "cpu")]
 
 
-def milliseconds(run: Pass, rounds: int = 20) -> float:
-    """Median time of one run on the GPU, after warming up."""
-    for _ in range(3):
-        run()
-    times = []
-    for _ in range(rounds):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        run()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
-
-
 def on_gpu(size: Size) -> str:
     """Forward, and forward with backward, on the GPU."""
     backends = [b for b in ("mamba_ssm", "triton", "torch") if b in available_backends()]
@@ -211,7 +204,7 @@ def on_gpu(size: Size) -> str:
     base: tuple[float, float] | None = None
     rows = []
     for backend in backends:
-        found = milliseconds(forward(backend, given)), milliseconds(both(backend, given))
+        found = gpu_milliseconds(forward(backend, given)), gpu_milliseconds(both(backend, given))
         base = base or found
         ratios = [f"{slow / fast:.2f} ×" for slow, fast in zip(base, found, strict=True)]
         rows.append([backend, f"{found[0]:.3f}", ratios[0], f"{found[1]:.3f}", ratios[1]])
@@ -221,27 +214,20 @@ def on_gpu(size: Size) -> str:
 
 def main() -> None:
     """Measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__, quick="one round")
     parser.add_argument("--gpu", action="store_true", help="on a GPU")
-    parser.add_argument("--quick", action="store_true", help="one round")
-    parser.add_argument("--no-record", action="store_true", help="print only")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    title, command = "Selective scan by backend", "python benchmarks/scan.py"
+    title = "Selective scan by backend"
     if args.gpu:
-        if not torch.cuda.is_available():
-            sys.exit("no GPU: nothing measured")
+        title += f" on {need_gpu()}"
         sizes = [s._replace(steps=n) for s in (CLASSIC, SMALL, TINY) for n in (4096, 16384)]
         body = "\n\n".join(on_gpu(size) for size in sizes)
-        title, command = f"{title} on {torch.cuda.get_device_name(0)}", f"{command} --gpu"
     else:
         rounds = 1 if args.quick else 5
         parts = [side_by_side(size, rounds) for size in (CLASSIC, SMALL, TINY)]
         body = "\n\n".join([*parts, memory(CLASSIC), memory(SMALL), linearity(min(rounds, 3))])
-    if args.no_record:
-        print(body)
-    else:
-        record(title, command, body)
+    record(args, title, body)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The selective scan on a GPU: Triton kernels against mamba_ssm and against the unfused path.
 
-python benchmarks/scan_gpu.py
+  python benchmarks/scan_gpu.py [--no-record]
 
 Shapes are MaIR's on one picture. Equality comes first. The bytes are counted from the shapes, not
 measured: each tensor once for each kernel that reads or writes it, and once only where programs of
@@ -23,7 +23,7 @@ from restore.ops.selective_scan.triton_backend import BACKEND, SEGMENT_TILES
 from restore.ops.selective_scan.triton_problem import CHANNELS, STEPS, segmentation
 from restore.reports.tables import text_table
 
-from common import record
+from common import command_line, gpu_milliseconds, need_gpu, record
 
 OFFICIAL = 83
 """Units of B·L·E·4 bytes that the official path from x to the gated, normalised sum moves."""
@@ -225,19 +225,6 @@ def assert_equal(name: str, ours: list[Any], theirs: list[Any]) -> None:
 # Timing -------------------------------------------------------------------------------------------
 
 
-def milliseconds(run: Callable[[], object], rounds: int = 30) -> float:
-    """Median time of one run on the device, after warming up."""
-    for _ in range(5):
-        run()
-    marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(rounds)]
-    for start, end in marks:
-        start.record()
-        run()
-        end.record()
-    torch.cuda.synchronize()
-    return sorted(start.elapsed_time(end) for start, end in marks)[rounds // 2]
-
-
 class Row(NamedTuple):
     """One operation: ours, and by other ways; bytes of ours or 0."""
 
@@ -298,17 +285,14 @@ def operations(shape: Shape, programs: int) -> list[Row]:
 
 def main() -> None:
     """Measure and record."""
-    reason = triton_backend.unavailable()
-    if not torch.cuda.is_available() or reason:
-        print(f"scan_gpu: nothing measured: {reason or 'torch sees no CUDA device'}")
-        return
+    args, name = command_line(__doc__).parse_args(), need_gpu(triton_backend.unavailable())
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = False
     programs = BACKEND.wanted(torch.device("cuda"))
     lines = []
     for shape in SHAPES:
         for row in operations(shape, programs):
-            times = {name: milliseconds(run) for name, run in row.ways.items()}
+            times = {name: gpu_milliseconds(run) for name, run in row.ways.items()}
             other = next((name for name in times if name != "ours"), None)
             lines.append([
                 shape.name, row.name, f"{times['ours']:.3f}", f"{row.moved / 1e6:.0f}",
@@ -322,8 +306,7 @@ def main() -> None:
             + [""] * 5
         )
     head = ["MaIR", "operation", "ms", "MB", "GB/s", "other way, ms", "gain"]
-    name = torch.cuda.get_device_name(0)
-    record(f"Selective scan on {name}", "python benchmarks/scan_gpu.py", text_table(head, lines))
+    record(args, f"Selective scan on {name}", text_table(head, lines))
 
 
 if __name__ == "__main__":

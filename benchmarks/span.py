@@ -7,7 +7,6 @@ Equality of outputs, losses and gradients is asserted in float64 before anything
 
 from __future__ import annotations
 
-import argparse
 import copy
 from collections.abc import Callable
 
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 from restore.archs import build_network, fuse
 from restore.archs.span import ReparamUnit
 
-from common import interleaved, record, table
+from common import command_line, interleaved, record, table
 
 
 def branch_form(network: nn.Module) -> nn.Module:
@@ -62,10 +61,7 @@ def assert_equal(network: nn.Module, lq: torch.Tensor, gt: torch.Tensor) -> str:
 
 def main() -> None:
     """Measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="3 rounds")
-    parser.add_argument("--no-record", action="store_true", help="print only")
-    args = parser.parse_args()
+    args = command_line(__doc__, quick="3 rounds").parse_args()
     rounds = 3 if args.quick else 7
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -104,10 +100,7 @@ def main() -> None:
         f"{table(training, 'branches')}\n\ninference, SPAN 48ch ×4, LR 64², one thread\n"
         f"{table(inference, 'merged each forward')}"
     )
-    if args.no_record:
-        print(body)
-    else:
-        record("SPAN: merged units", "python benchmarks/span.py", body)
+    record(args, "SPAN: merged units", body)
 
 
 if __name__ == "__main__":

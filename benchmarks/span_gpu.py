@@ -1,12 +1,10 @@
-"""SPAN on a GPU: training step and deploy-form inference, median of synchronised runs.
+"""SPAN on a GPU: training step and deploy-form inference, median of queued runs.
 
-python benchmarks/span_gpu.py
+  python benchmarks/span_gpu.py [--no-record]
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
 from collections.abc import Callable
 
 import torch
@@ -15,23 +13,8 @@ from torch import nn
 from restore.archs import build_network, fuse
 from restore.reports.tables import text_table
 
-from common import record
+from common import command_line, gpu_milliseconds, need_gpu, record
 from span import branch_form, step
-
-
-def milliseconds(run: Callable[[], object], rounds: int = 30) -> float:
-    """Median time of one run on the device, after warming up."""
-    for _ in range(5):
-        run()
-    times = []
-    for _ in range(rounds):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        run()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
 
 
 def inference(network: nn.Module, x: torch.Tensor) -> Callable[[], object]:
@@ -46,8 +29,7 @@ def inference(network: nn.Module, x: torch.Tensor) -> Callable[[], object]:
 
 def main() -> None:
     """Measure and record."""
-    if not torch.cuda.is_available():
-        sys.exit("no GPU: nothing measured")
+    args, name = command_line(__doc__).parse_args(), need_gpu()
     torch.manual_seed(0)
     network = build_network({"type": "SPAN", "feature_channels": 48, "upscale": 4}).cuda()
     branches, deployed = branch_form(network), fuse(network)
@@ -55,18 +37,17 @@ def main() -> None:
     frame = torch.rand(1, 3, 180, 320).cuda()
     half = fuse(network).to(torch.bfloat16, memory_format=torch.channels_last)
     rows = [
-        ("step, branches", milliseconds(lambda: step(branches, lq, gt))),
-        ("step, merged", milliseconds(lambda: step(network, lq, gt))),
-        ("1280×720 out, merged each forward", milliseconds(inference(network, frame))),
-        ("1280×720 out, fused once", milliseconds(inference(deployed, frame))),
+        ("step, branches", gpu_milliseconds(lambda: step(branches, lq, gt))),
+        ("step, merged", gpu_milliseconds(lambda: step(network, lq, gt))),
+        ("1280×720 out, merged each forward", gpu_milliseconds(inference(network, frame))),
+        ("1280×720 out, fused once", gpu_milliseconds(inference(deployed, frame))),
         (
             "1280×720 out, fused, bf16 channels_last",
-            milliseconds(inference(half, frame.bfloat16())),
+            gpu_milliseconds(inference(half, frame.bfloat16())),
         ),
     ]
     body = text_table(["SPAN 48ch ×4", "ms"], [[name, f"{ms:.3f}"] for name, ms in rows])
-    name = torch.cuda.get_device_name(0)
-    record(f"SPAN on {name}", "python benchmarks/span_gpu.py", body)
+    record(args, f"SPAN on {name}", body)
 
 
 if __name__ == "__main__":

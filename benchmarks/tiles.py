@@ -8,7 +8,6 @@ that its record asks for; the bar is on the time of the tile of 256 with it.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +18,7 @@ from restore.archs.table import ARCHS
 from restore.evaluation.options import PredictorOptions
 from restore.evaluation.predictor import Predictor, Restoration
 
-from common import interleaved, ratio, record, table
+from common import command_line, interleaved, ratio, record, table
 
 BAR = 1.2
 CUTS = ((256, None), (192, None), (128, None), (256, 16), (128, 16))
@@ -27,10 +26,7 @@ CUTS = ((256, None), (192, None), (128, None), (256, 16), (128, 16))
 
 def main() -> None:
     """Measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="3 rounds")
-    parser.add_argument("--no-record", action="store_true", help="print only")
-    args = parser.parse_args()
+    args = command_line(__doc__, quick="3 rounds").parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     span = ARCHS["SPAN"]
@@ -61,10 +57,7 @@ def main() -> None:
             + ("holds" if slower <= BAR else "MISSED"),
         ]
     )
-    if args.no_record:
-        print(body)
-        return
-    record("Tiles: SPAN 48ch ×4 on 510 × 339", "python benchmarks/tiles.py", body)
+    record(args, "Tiles: SPAN 48ch ×4 on 510 × 339", body)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ wall time between synchronisations.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import os
 import statistics
@@ -31,7 +30,7 @@ from restore.reports.tables import text_table
 from restore.training.state import build_optimiser
 from restore.world import World
 
-from common import interleaved, peak_memory, ratio, record
+from common import command_line, interleaved, peak_memory, ratio, record
 
 BAR = 0.02
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,20 +84,6 @@ def on_device(run: Callable[[], object], device: torch.device) -> Callable[[], N
     return waited
 
 
-def interleaved_wall(
-    variants: dict[str, Callable[[], None]], rounds: int
-) -> dict[str, list[float]]:
-    """As `interleaved`, in wall time: a GPU's work is no CPU time."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(rounds + 1):
-        for name, run in variants.items():
-            start = time.perf_counter()
-            run()
-            if number:  # the first is the warm-up
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
 def measured(name: str, rounds: int, device: torch.device) -> Row:
     """Loop and bare step of one family, interleaved."""
     world = World(device=device)
@@ -128,8 +113,8 @@ def measured(name: str, rounds: int, device: torch.device) -> Row:
         for ours, theirs in zip(state.network.parameters(), network.parameters(), strict=True):
             assert torch.equal(ours, theirs), f"{name}: the loop's first step is another"
         variants = {"bare": on_device(bare, device), "loop": on_device(loop, device)}
-        timed = interleaved if device.type == "cpu" else interleaved_wall
-        times = timed(variants, rounds)
+        clock = time.process_time if device.type == "cpu" else time.perf_counter
+        times = interleaved(variants, rounds, clock)
         trainer._waited, begun = 0.0, time.perf_counter()
         for _ in range(rounds):  # alone, for the rate and the share of waiting
             variants["loop"]()
@@ -164,10 +149,8 @@ def _memory(name: str, device: torch.device) -> float:
 
 def main() -> None:
     """Measure and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__, quick="5 rounds")
     parser.add_argument("--only", choices=FAMILIES, help="one family only")
-    parser.add_argument("--quick", action="store_true", help="5 rounds")
-    parser.add_argument("--no-record", action="store_true", help="print only")
     args = parser.parse_args()
     torch.set_num_threads(1)
     device = World.start().device
@@ -189,10 +172,7 @@ def main() -> None:
     columns = ["family", "it/s", "data wait", "peak MiB", "loop over bare", f"bar ≤ {BAR:.0%}"]
     body = f"on {device}, the demo's networks and batches; median cost {median:+.1%}\n"
     body += text_table(columns, rows)
-    if args.no_record:
-        print(body)
-    else:
-        record("Training: what the loop costs", "python benchmarks/train.py", body)
+    record(args, "Training: what the loop costs", body)
 
 
 if __name__ == "__main__":

@@ -4,21 +4,40 @@
 #
 #   bash scripts/gpu_check.sh
 #
-# Needs torch with CUDA; installs nothing. Uses the venv's Python, or the one in $PYTHON. Figures go
-# to benchmarks/RESULTS.md, what every part said to files in $LOGS (default: a temporary folder).
+# Needs torch with CUDA and the packages of both requirements files; installs nothing. Uses the
+# venv's Python, or the one in $PYTHON. Figures go to benchmarks/RESULTS.md, what every part said to
+# files in $LOGS (default: a temporary folder). Exit codes: 0 all ran and holds, 1 something failed or
+# had no time left (LIMIT, seconds for everything), 2 no GPU that works.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 LOGS=${LOGS:-$(mktemp -d)}
-LIMIT=${LIMIT:-570} # seconds for everything
+LIMIT=${LIMIT:-570}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 
-"$PYTHON" - <<'PY' || exit 2
-import sys, torch
-if not torch.cuda.is_available():
-    sys.exit("error[DEV01]: no GPU (torch.cuda.is_available() is False); fix: run this on a machine with one")
-print(torch.__version__, torch.cuda.get_device_name(0))
+if ! "$PYTHON" - <<'PY'; then
+import sys
+
+try:
+    import pytest  # without which the checks would all fail, one by one
+    import torch
+
+    from restore.errors import BackendError
+    from restore.world import World
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"{sys.executable} has no {missing.name}; fix: PYTHON=<a Python with requirements.txt, "
+        "requirements-test.txt and a torch with CUDA>"
+    )
+try:
+    device = World.start(num_gpu=1).device
+except BackendError as error:
+    sys.exit(str(error))
+print(f"torch {torch.__version__}, {torch.cuda.get_device_name(device)}")
 PY
+    echo "gpu_check: nothing has run" >&2
+    exit 2
+fi
 gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
 mkdir -p "$LOGS"
 rows=() failed=0
@@ -46,12 +65,12 @@ part() {
 }
 absent() { rows+=("$1|not run: $2|0"); }
 
-part checks "$PYTHON" -m pytest -q -p no:cacheprovider tests/test_gpu.py -k "not ranks"
-part scan-checks "$PYTHON" -m pytest -q -p no:cacheprovider \
-    tests/test_gpu_scan.py tests/ops/test_selective_scan.py
+check=("$PYTHON" -m pytest -q -p no:cacheprovider)
+part scan-checks "${check[@]}" tests/test_gpu_scan.py tests/ops/test_selective_scan.py
+part checks "${check[@]}" tests/test_gpu.py -k "not ranks"
+part metrics "${check[@]}" tests/metrics/test_batched.py
 if ((gpus > 1)); then
-    part ranks "$PYTHON" -m pytest -q -p no:cacheprovider \
-        tests/test_gpu.py -k ranks
+    part ranks "${check[@]}" tests/test_gpu.py -k ranks
 else
     absent ranks "needs 2 GPUs, here is 1"
 fi
@@ -61,9 +80,9 @@ part scan-kernels "$PYTHON" benchmarks/scan_gpu.py
 part train "$PYTHON" benchmarks/train.py --quick
 part checkpoint "$PYTHON" benchmarks/checkpoint.py --quick
 
-printf '\nlogs: %s\n%-14s %-28s %s\n' "$LOGS" part result seconds
+printf '\nlogs: %s\n%-14s %-34s %s\n' "$LOGS" part result seconds
 for row in "${rows[@]}"; do
     IFS='|' read -r name result seconds <<<"$row"
-    printf '%-14s %-28s %s\n' "$name" "$result" "$seconds"
+    printf '%-14s %-34s %s\n' "$name" "$result" "$seconds"
 done
 exit $failed

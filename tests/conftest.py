@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from restore.commands.main import main
+
 # How long an example takes is no property of the code: machines are shared.
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
@@ -35,4 +37,21 @@ def shared() -> Path:
     folder = Path(__file__).parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip(f"needs the reference numbers and images of {folder}, which is not there")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo set, made once; only to be read."""
+    folder = tmp_path_factory.mktemp("sets") / "demo"
+    assert main(["prepare", "demo", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, demo_set: Path) -> Path:
+    """A user's working folder, with the demo set where option files look for it."""
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "datasets").mkdir()
+    (folder / "datasets/demo").symlink_to(demo_set)
     return folder

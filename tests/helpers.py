@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+
+from restore.archs import load_weights
 
 FILL_RULE = "golden/fill_span_mirnetv2_mimounet.py"
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -36,6 +38,22 @@ train:
 """
 """A whole training file, as short as it can be."""
 
+SMALL_NETWORKS: dict[str, dict[str, Any]] = {
+    "SPAN": {"type": "SPAN", "feature_channels": 8, "upscale": 2},
+    "MaIR": {
+        "type": "MaIR", "upscale": 2, "embed_dim": 12, "depths": [2], "d_state": 2,
+        "upsampler": "pixelshuffledirect", "drop_path_rate": 0.5,
+    },
+    "GRL": {
+        "type": "GRL", "upscale": 2, "embed_dim": 16, "depths": [2], "num_heads_window": [2],
+        "num_heads_stripe": [2], "window_size": 8, "stripe_size": [8, 8], "img_size": 16,
+        "upsampler": "pixelshuffledirect",
+    },
+    "MIRNet_v2": {"type": "MIRNet_v2", "n_feat": 16, "n_MRB": 1},
+    "MIMOUNet": {"type": "MIMOUNet", "num_res": 1},
+}  # fmt: skip
+"""One of each family, with what it needs to be of its kind."""
+
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> Tensor:
     """float64 numbers in [0, 1)."""
@@ -53,6 +71,26 @@ def hashed(number: int, count: int) -> np.ndarray:
         h *= np.uint32(0x297A2D39)
         h ^= h >> np.uint32(15)
     return h.astype(np.float64) / 2**31 - 1
+
+
+def near(a: Tensor, b: Tensor, slack: float = 1e-10) -> bool:
+    """Whether `a` lies within `slack` times the length of `b` of it."""
+    return bool((a - b).norm() <= slack * b.norm())
+
+
+def landmarks(out: Tensor) -> list[float]:
+    """Of (1, 3, h, w): mean, population deviation, first, last and middle value."""
+    height, width = out.shape[-2:]
+    values = [out[0, 0, 0, 0], out[0, 2, -1, -1], out[0, 1, height // 2, width // 2]]
+    return [float(value) for value in (out.mean(), out.std(correction=0), *values)]
+
+
+def load_filled(network: nn.Module, state: Mapping[str, Tensor], shared: Path, case: Any) -> None:
+    """Give `network`, whose official state is like `state`, the weights of a golden case."""
+    rule = module_at(shared / FILL_RULE)
+    arrays = rule.fill_state_dict(state, case["gains"], case["salt"])
+    assert rule.digest(arrays) == case["fill_sha256"]
+    load_weights(network, {key: torch.from_numpy(array) for key, array in arrays.items()})
 
 
 def module_at(file: Path) -> ModuleType:

@@ -27,10 +27,10 @@ def on_ranks(ranks: int, words: list[str], *launcher: str) -> list[str]:
     return [*torchrun, *words[1:], "--launcher", "pytorch"]
 
 
-def environment() -> dict[str, str]:
-    """One thread, no GPU."""
-    here = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    return {**os.environ, **here}
+def environment(*, gpus: bool = False) -> dict[str, str]:
+    """One thread, and no GPU unless `gpus` says so."""
+    here = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return {**os.environ, **here, **({} if gpus else {"CUDA_VISIBLE_DEVICES": ""})}
 
 
 def run(words: list[str], place: Path, expected: int = 0) -> subprocess.CompletedProcess[str]:

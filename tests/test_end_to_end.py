@@ -31,14 +31,6 @@ SMALL = (
 )
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the demo set, as a user's working folder."""
-    folder = tmp_path_factory.mktemp("user")
-    assert main(["prepare", "demo", "--out", str(folder / "datasets/demo")]) == 0
-    return folder
-
-
 def train(name: str, *more: str) -> list[str]:
     return command("train.py", "train_SPAN_demo.yml", name, *SMALL.split(), *more)
 

@@ -18,8 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from restore.commands.main import main
-
 from runs import ROOT, checkpoint, command, contents, environment, on_ranks, run, wait_for
 
 STEPS = 120
@@ -82,14 +80,6 @@ def hosts(request: pytest.FixtureRequest) -> Iterator[tuple[Host, Host]]:
     finally:
         for name in made:
             _ip("netns", "del", name)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the demo set that both hosts see."""
-    folder = tmp_path_factory.mktemp("user")
-    assert main(["prepare", "demo", "--out", str(folder / "datasets/demo")]) == 0
-    return folder
 
 
 class Job:

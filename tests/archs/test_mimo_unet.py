@@ -19,7 +19,16 @@ from restore.archs.table import ARCHS
 from restore.errors import OptionError, WeightsError
 from restore.evaluation.predictor import Predictor
 
-from helpers import BENCHMARKS, FILL_RULE, check_training_step, hashed, module_at, noise
+from helpers import (
+    BENCHMARKS,
+    check_training_step,
+    hashed,
+    landmarks,
+    load_filled,
+    module_at,
+    near,
+    noise,
+)
 
 CASES = ("mimounet_res1", "mimounetplus_res2", "mimounet_full", "mimounetplus_full")
 LAYOUTS = ("mimounet", "mimounetplus")
@@ -78,10 +87,7 @@ def golden_case(shared: Path, name: str) -> tuple[dict[str, Any], Any]:
 def golden_network(shared: Path, case: dict[str, Any]) -> MIMOUNet:
     constructor = case["constructor"]
     network = mimo(constructor["cls"], constructor["num_res"])
-    rule = module_at(shared / FILL_RULE)
-    arrays = rule.fill_state_dict(network.state_dict(), case["gains"], case["salt"])
-    assert rule.digest(arrays) == case["fill_sha256"]
-    load_weights(network, {key: torch.from_numpy(array) for key, array in arrays.items()})
+    load_filled(network, network.state_dict(), shared, case)
     return network
 
 
@@ -187,12 +193,6 @@ def fingerprinted() -> MIMOUNet:
     return network
 
 
-def test_the_hash_rule() -> None:
-    assert hashed(0, 3) == pytest.approx([0.85315967, 0.48880419, 0.32416183], abs=5e-9)
-    assert hashed(5, 2) == pytest.approx([-0.83398253, 0.47084499], abs=5e-9)
-    assert (hashed(10**6, 2) + 1) / 2 == pytest.approx([0.9160, 0.8645], abs=5e-5)
-
-
 FINGERPRINT = {  # height -> mean, population std, first, last, middle of the second channel
     12: (0.488968064947, 0.342449475707, 0.776577574849, 0.592733290908, 0.568364604528),
     6: (0.539132212919, 0.32417991152, 0.851765588072, 0.680517690849, 0.405205473696),
@@ -208,15 +208,7 @@ def test_fingerprint(fingerprinted: MIMOUNet, plain: bool) -> None:
     sizes = [(1, 3, 12, 20), (1, 3, 6, 10), (1, 3, 3, 5)]
     assert isinstance(outputs, tuple) and [tuple(out.shape) for out in outputs] == sizes
     for out in outputs:
-        height, width = out.shape[-2:]
-        found = [
-            out.mean(),
-            out.std(correction=0),
-            out[0, 0, 0, 0],
-            out[0, 2, -1, -1],
-            out[0, 1, height // 2, width // 2],
-        ]
-        assert [float(f) for f in found] == pytest.approx(FINGERPRINT[height], rel=2e-11)
+        assert landmarks(out) == pytest.approx(FINGERPRINT[out.shape[-2]], rel=2e-11)
 
 
 def test_fingerprint_of_the_loss(fingerprinted: MIMOUNet) -> None:
@@ -242,9 +234,6 @@ def test_outputs_and_gradients_are_those_of_the_plain_form(
     outputs = [network(x) for network, x in zip((fast, slow), inputs, strict=True)]
     for output in outputs:
         torch.autograd.backward(output, [noise(tuple(o.shape), seed=1) for o in output])
-
-    def near(a: Tensor, b: Tensor) -> bool:
-        return bool((a - b).norm() <= 1e-10 * b.norm())
 
     for ours, theirs in zip(*outputs, strict=True):
         assert ours.shape == theirs.shape and near(ours, theirs)

@@ -131,13 +131,6 @@ def layout() -> list[str]:
     return sorted(files + PAIRED)
 
 
-@pytest.fixture(scope="module")
-def demo_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "demo"
-    assert "11 images" in demo.prepare(folder)
-    return folder
-
-
 @pytest.fixture
 def own_demo(demo_set: Path, tmp_path: Path) -> Path:
     return shutil.copytree(demo_set, tmp_path / "demo")

@@ -87,10 +87,8 @@ HELD_OUT = {"chelsea", "motorcycle_left"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("data") / "demo"
-    demo.prepare(place)
-    return place
+def folder(demo_set: Path) -> Path:
+    return demo_set
 
 
 @pytest.fixture(scope="module")

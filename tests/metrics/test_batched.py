@@ -16,6 +16,7 @@ from restore.metrics.protocols import PROTOCOLS, Dialect
 from restore.metrics.scores import score
 from restore.metrics.similarity import DIALECTS
 
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 TOGETHER = [name for name, rule in PROTOCOLS.items() if rule.align == "none"]
 
 
@@ -36,9 +37,11 @@ def unit(image: np.ndarray) -> Tensor:
 
 @pytest.mark.parametrize("name", TOGETHER)
 @pytest.mark.parametrize("border", [0, 3])
-def test_rules_give_the_digits_of_single_images(name: str, border: int) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_rules_give_the_digits_of_single_images(name: str, border: int, device: str) -> None:
     restored, target = pictures()
-    found = score_batch(PROTOCOLS[name], unit(restored), unit(target), border)
+    pair = (unit(image).to(device) for image in (restored, target))
+    found = score_batch(PROTOCOLS[name], *pair, border)
     for i in range(len(target)):
         a, b = (np.ascontiguousarray(x[i].transpose(1, 2, 0)) for x in (restored, target))
         expected = score(PROTOCOLS[name], a, b, border)
@@ -47,13 +50,16 @@ def test_rules_give_the_digits_of_single_images(name: str, border: int) -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_any_type_and_number_of_channels(dialect: Dialect, dtype: torch.dtype) -> None:
-    restored, target = (unit(i).to(dtype) for i in pictures((2, 1, 14, 19)))
+@pytest.mark.parametrize("device", DEVICES)
+def test_any_type_and_number_of_channels(
+    dialect: Dialect, dtype: torch.dtype, device: str
+) -> None:
+    restored, target = (unit(i).to(device, dtype) for i in pictures((2, 1, 14, 19)))
     restored[0, 0, 0, 0] = 3.0
     found = psnr_batch(restored, target, border=1), ssim_batch(restored, target, dialect=dialect)
     assert found[0].dtype == found[1].dtype == torch.float64
     for i in range(2):
-        a, b = restored[i, 0].double().numpy(), target[i, 0].double().numpy()
+        a, b = (image[i, 0].double().cpu().numpy() for image in (restored, target))
         assert found[0][i].item() == pytest.approx(psnr(a, b, data_range=1.0, border=1), abs=1e-10)
         single = ssim(a, b, data_range=1.0, dialect=dialect)
         assert found[1][i].item() == pytest.approx(single, abs=1e-10)

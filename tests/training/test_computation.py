@@ -14,25 +14,12 @@ from restore.training.options import OPTIMISERS
 from restore.training.state import TrainState, build_optimiser
 from restore.world import World
 
-NETWORKS = {
-    "SPAN": {"type": "SPAN", "feature_channels": 8, "upscale": 2},
-    "MaIR": {
-        "type": "MaIR", "upscale": 2, "embed_dim": 12, "depths": [2], "d_state": 2,
-        "upsampler": "pixelshuffledirect", "drop_path_rate": 0.5,
-    },
-    "GRL": {
-        "type": "GRL", "upscale": 2, "embed_dim": 16, "depths": [2], "num_heads_window": [2],
-        "num_heads_stripe": [2], "window_size": 8, "stripe_size": [8, 8], "img_size": 16,
-        "upsampler": "pixelshuffledirect",
-    },
-    "MIRNet_v2": {"type": "MIRNet_v2", "n_feat": 16, "n_MRB": 1},
-    "MIMOUNet": {"type": "MIMOUNet", "num_res": 1},
-}  # fmt: skip
+from helpers import SMALL_NETWORKS
 
 
 def state(kind: str, computation: Computation, optimiser: str = "Adam") -> TrainState:
     torch.manual_seed(1)
-    network = build_network(NETWORKS[kind])
+    network = build_network(SMALL_NETWORKS[kind])
     options = OPTIMISERS[optimiser].model_validate({"type": optimiser, "lr": 1e-3})
     return TrainState(
         network, build_optimiser(options, network), lambda step: 1e-3,
@@ -56,7 +43,7 @@ def losses(state: TrainState, steps: int, parts: int = 1) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("kind", list(NETWORKS))
+@pytest.mark.parametrize("kind", list(SMALL_NETWORKS))
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_trains_like_float32(kind: str, precision: str) -> None:
     exact = losses(state(kind, Computation()), 3)
@@ -68,7 +55,7 @@ def test_half_precision_trains_like_float32(kind: str, precision: str) -> None:
     assert all(p.dtype == torch.float32 for p in half.network.parameters())
 
 
-@pytest.mark.parametrize("kind", list(NETWORKS))
+@pytest.mark.parametrize("kind", list(SMALL_NETWORKS))
 def test_layout_changes_only_rounding(kind: str) -> None:
     exact = losses(state(kind, Computation()), 2)
     assert losses(state(kind, Computation(channels_last=True)), 2) == pytest.approx(exact, rel=1e-4)
@@ -111,7 +98,7 @@ def test_parts_add_up_to_the_whole_batch() -> None:
 @pytest.mark.parametrize("kind", ["SPAN", "MaIR"])
 def test_compiled_steps_are_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # inductor draws other random numbers than torch: nothing may be dropped here
-    monkeypatch.setitem(NETWORKS, "MaIR", {**NETWORKS["MaIR"], "drop_path_rate": 0.0})
+    monkeypatch.setitem(SMALL_NETWORKS, "MaIR", {**SMALL_NETWORKS["MaIR"], "drop_path_rate": 0.0})
     exact = losses(state(kind, Computation()), 2)
     compiled = state(kind, Computation(compile="default"))
     assert losses(compiled, 2) == pytest.approx(exact, rel=1e-4)
