@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restore.ops.selective_scan import triton_backend
+from restore.ops.selective_scan.backend import MapInputs, MergeInputs, ScanInputs
 from restore.ops.selective_scan.triton_backend import BACKEND, SEGMENT_TILES
 from restore.ops.selective_scan.triton_problem import CHANNELS, STEPS, segmentation
 from restore.reports.tables import text_table
@@ -170,14 +171,12 @@ class Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
         ctx.save_for_backward(*inputs)
-        u, delta, A, B, C, D, delta_bias = inputs
-        return BACKEND.scan(u, delta, A, B, C, D, delta_bias, True)
+        return BACKEND.scan(ScanInputs(*inputs, softplus=True))
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
-        u, delta, A, B, C, D, delta_bias = ctx.saved_tensors
-        dy = grad_outputs[0].contiguous()
-        return BACKEND.scan_grads(dy, u, delta, A, B, C, D, delta_bias, True)
+        inputs = ScanInputs(*ctx.saved_tensors, softplus=True)
+        return BACKEND.scan_grads(grad_outputs[0].contiguous(), inputs)
 
 
 def unfused_map(inputs: list[Tensor], scan: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
@@ -249,18 +248,19 @@ def operations(shape: Shape, programs: int) -> list[Row]:
         ways["mamba_ssm"] = lambda inputs: theirs(*inputs)
         assert_equal("scan", both(ours, plain, [dseq]), both(ways["mamba_ssm"], plain, [dseq]))
     around = theirs or Scan.apply
-    fused = [*BACKEND.map_scan(*on_map), *BACKEND.map_scan_grads(dy, dmean, *on_map)]
+    of_map, of_merge = MapInputs(*on_map), MergeInputs(*on_merge, eps=1e-5)
+    fused = [*BACKEND.map_scan(of_map), *BACKEND.map_scan_grads(dy, dmean, of_map)]
     assert_equal("map_scan", fused, both(lambda i: unfused_map(i, around), on_map, [dy, dmean]))
-    merged = [BACKEND.merge(*on_merge, 1e-5), *BACKEND.merge_grads(dout, *on_merge, 1e-5)]
+    merged = [BACKEND.merge(of_merge), *BACKEND.merge_grads(dout, of_merge)]
     assert_equal("merge", merged, both(unfused_merge, on_merge, [dout]))
 
     def fused_map() -> None:
-        BACKEND.map_scan(*on_map)
-        BACKEND.map_scan_grads(dy, dmean, *on_map)
+        BACKEND.map_scan(of_map)
+        BACKEND.map_scan_grads(dy, dmean, of_map)
 
     def fused_merge() -> None:
-        BACKEND.merge(*on_merge, 1e-5)
-        BACKEND.merge_grads(dout, *on_merge, 1e-5)
+        BACKEND.merge(of_merge)
+        BACKEND.merge_grads(dout, of_merge)
 
     there, back = scan_forward(shape, programs), scan_backward(shape, programs)
     on_the_map, off_the_map = map_forward(shape, programs), map_backward(shape, programs)
@@ -269,13 +269,13 @@ def operations(shape: Shape, programs: int) -> list[Row]:
         Row("scan, there and back", there + back,
             {n: lambda w=w: both(w, plain, [dseq]) for n, w in ways.items()}),
         Row("map_scan", on_the_map, {
-            "ours": lambda: BACKEND.map_scan(*on_map),
+            "ours": lambda: BACKEND.map_scan(of_map),
             "unfused": lambda: unfused_map(on_map, around)}),
         Row("map_scan, there and back", on_the_map + off_the_map, {
             "ours": fused_map,
             "unfused": lambda: both(lambda i: unfused_map(i, around), on_map, [dy, dmean])}),
         Row("merge", merge_forward(shape), {
-            "ours": lambda: BACKEND.merge(*on_merge, 1e-5),
+            "ours": lambda: BACKEND.merge(of_merge),
             "unfused": lambda: unfused_merge(on_merge)}),
         Row("merge, there and back", merge_forward(shape) + merge_backward(shape), {
             "ours": fused_merge,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from restore.ops.selective_scan import reference
+from restore.ops.selective_scan.backend import MapInputs, MergeInputs, ScanInputs
 
 SCAN = ("y", "u", "delta", "A", "B", "C", "D", "delta_bias")
 MAP = ("y", "mean", "x", "projected", "step_weight", "step_bias", "A", "D")
@@ -107,16 +108,17 @@ def check_scan(
 ) -> None:
     outputs, given, gradients = truth_of(reference.selective_scan, inputs, [softplus])
     ours, dy = single(inputs, device), single(given, device)
-    y = backend.scan(*ours, softplus)
-    check(SCAN, [y, *backend.scan_grads(*dy, *ours, softplus)], [*outputs, *gradients], limit)
+    problem = ScanInputs(*ours, softplus)
+    found = [backend.scan(problem), *backend.scan_grads(*dy, problem)]
+    check(SCAN, found, [*outputs, *gradients], limit)
 
 
 def check_map(
     backend: Any, inputs: Sequence[Any], device: str = "cpu", limit: float = 2e-6
 ) -> None:
     outputs, given, gradients = truth_of(reference.map_scan, inputs, [])
-    ours, dy = single(inputs, device), single(given, device)
-    found = [*backend.map_scan(*ours), *backend.map_scan_grads(*dy, *ours)]
+    ours, dy = MapInputs(*single(inputs, device)), single(given, device)
+    found = [*backend.map_scan(ours), *backend.map_scan_grads(*dy, ours)]
     check(MAP, found, [*outputs, *gradients], limit)
 
 
@@ -124,6 +126,6 @@ def check_merge(
     backend: Any, inputs: Sequence[Any], device: str = "cpu", limit: float = 2e-6
 ) -> None:
     outputs, given, gradients = truth_of(reference.merge_directions, inputs, [1e-5])
-    ours, dout = single(inputs, device), single(given, device)
-    found = [backend.merge(*ours, 1e-5), *backend.merge_grads(*dout, *ours, 1e-5)]
+    ours, dout = MergeInputs(*single(inputs, device), 1e-5), single(given, device)
+    found = [backend.merge(ours), *backend.merge_grads(*dout, ours)]
     check(MERGE, found, [*outputs, *gradients], limit)

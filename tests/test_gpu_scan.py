@@ -7,6 +7,7 @@ import scan_cases
 import torch
 
 from restore.ops.selective_scan import triton_backend, triton_problem
+from restore.ops.selective_scan.backend import MapInputs
 from restore.ops.selective_scan.triton_backend import BACKEND, TritonBackend
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
@@ -63,8 +64,8 @@ def test_merge(shape: tuple[int, ...]) -> None:
 
 
 def test_the_same_bits_every_time() -> None:
-    inputs = scan_cases.single(scan_cases.map_inputs(2, 500, 4, 90, 16, 6), "cuda")
+    inputs = MapInputs(*scan_cases.single(scan_cases.map_inputs(2, 500, 4, 90, 16, 6), "cuda"))
     dy = scan_cases.gaussian(2, 500, 4, 90).float().cuda()
     dmean = scan_cases.gaussian(2, 4, 90).float().cuda()
-    first, again = (BACKEND.map_scan_grads(dy, dmean, *inputs) for _ in range(2))
+    first, again = (BACKEND.map_scan_grads(dy, dmean, inputs) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))

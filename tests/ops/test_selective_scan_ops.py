@@ -23,6 +23,7 @@ from restore.ops.selective_scan import (
     reference,
     selective_scan,
 )
+from restore.ops.selective_scan.backend import ScanInputs
 
 
 def scan_inputs(
@@ -296,7 +297,8 @@ class StandIn:
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         from_reference = choice.locate(f"{choice.BACKENDS['reference'].module}:BACKEND")
-        grads = from_reference.scan_grads(dy, *ctx.saved_tensors, ctx.delta_softplus)
+        inputs = ScanInputs(*ctx.saved_tensors, ctx.delta_softplus)
+        grads = from_reference.scan_grads(dy, inputs)
         return *grads[:6], None, grads[6], None, None
 
 

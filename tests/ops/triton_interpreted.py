@@ -17,6 +17,7 @@ import torch
 from triton.runtime import interpreter
 
 from restore.ops.selective_scan import reference
+from restore.ops.selective_scan.backend import ScanInputs
 from restore.ops.selective_scan.triton_backend import BACKEND, TritonBackend
 
 CUT = TritonBackend(programs=10**6, segment_tiles=1)
@@ -60,10 +61,10 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def golden(shared: Path, name: str, backend: TritonBackend) -> None:
     with np.load(shared / f"golden/mair/open_scan_{name}.npz") as file:
         held = {key: torch.from_numpy(file[key]) for key in file.files}
-    inputs = scan_cases.single([held.get(f"in_{key}") for key in scan_cases.SCAN[1:]], "cpu")
-    softplus = bool(held["delta_softplus"])
-    y = backend.scan(*inputs, softplus)
-    gradients = backend.scan_grads(held["cotangent"].float(), *inputs, softplus)
+    tensors = scan_cases.single([held.get(f"in_{key}") for key in scan_cases.SCAN[1:]], "cpu")
+    inputs = ScanInputs(*tensors, bool(held["delta_softplus"]))
+    y = backend.scan(inputs)
+    gradients = backend.scan_grads(held["cotangent"].float(), inputs)
     truth = [held["y"], *(held.get(f"grad_{key}") for key in scan_cases.SCAN[1:])]
     scan_cases.check(scan_cases.SCAN, [y, *gradients], truth, 1e-6)
 
@@ -119,7 +120,7 @@ def test_steps_of_any_size() -> None:
 def test_a_value_that_is_not_finite_stays_visible(value: float) -> None:
     inputs = scan_cases.single(scan_cases.scan_inputs(1, 1, 3, 2, 20), "cpu")
     inputs[1][0, 1, 4] = value
-    y = BACKEND.scan(*inputs, True)
+    y = BACKEND.scan(ScanInputs(*inputs, True))
     truth = reference.selective_scan(*inputs, True)
     assert torch.equal(y.isfinite(), truth.isfinite())
 

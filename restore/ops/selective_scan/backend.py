@@ -2,18 +2,55 @@
 
 All tensors arrive checked, contiguous and in agreeing precision (float32, or float64 where the
 backend takes it), without autograd and outside autocast; shapes are those of the public functions
-in `dispatch`. Gradients come back as new tensors in the order of the arguments, recomputed from the
-inputs: nothing but the inputs is kept between forward and backward.
+in `dispatch`. Gradients come back as new tensors in the order of the inputs, recomputed from them:
+nothing but the inputs is kept between forward and backward.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+
+class ScanInputs(NamedTuple):
+    """What `dispatch.selective_scan` takes."""
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    delta_bias: Tensor | None
+    softplus: bool
+
+
+class MapInputs(NamedTuple):
+    """What `dispatch.map_scan` takes."""
+
+    x: Tensor
+    projected: Tensor
+    order: Tensor
+    step_weight: Tensor
+    step_bias: Tensor
+    A: Tensor
+    D: Tensor
+
+
+class MergeInputs(NamedTuple):
+    """What `dispatch.merge_directions` takes."""
+
+    y: Tensor
+    gate: Tensor
+    z: Tensor
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+
 ScanGrads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
-"""Of u, delta, A, B, C, D, delta_bias."""
+"""Of u, delta, A, B, C, D, delta_bias; None for an absent input."""
 MapGrads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """Of x, projected, step_weight, step_bias, A, D."""
 MergeGrads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -23,66 +60,14 @@ MergeGrads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 class Backend(Protocol):
     """One way to compute the scan."""
 
-    def scan(
-        self,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        delta_bias: Tensor | None,
-        softplus: bool,
-    ) -> Tensor: ...
+    def scan(self, inputs: ScanInputs) -> Tensor: ...
 
-    def scan_grads(
-        self,
-        dy: Tensor,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        delta_bias: Tensor | None,
-        softplus: bool,
-    ) -> ScanGrads: ...
+    def scan_grads(self, dy: Tensor, inputs: ScanInputs) -> ScanGrads: ...
 
-    def map_scan(
-        self,
-        x: Tensor,
-        projected: Tensor,
-        order: Tensor,
-        step_weight: Tensor,
-        step_bias: Tensor,
-        A: Tensor,
-        D: Tensor,
-    ) -> tuple[Tensor, Tensor]: ...
+    def map_scan(self, inputs: MapInputs) -> tuple[Tensor, Tensor]: ...
 
-    def map_scan_grads(
-        self,
-        dy: Tensor,
-        dmean: Tensor,
-        x: Tensor,
-        projected: Tensor,
-        order: Tensor,
-        step_weight: Tensor,
-        step_bias: Tensor,
-        A: Tensor,
-        D: Tensor,
-    ) -> MapGrads: ...
+    def map_scan_grads(self, dy: Tensor, dmean: Tensor, inputs: MapInputs) -> MapGrads: ...
 
-    def merge(
-        self, y: Tensor, gate: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float
-    ) -> Tensor: ...
+    def merge(self, inputs: MergeInputs) -> Tensor: ...
 
-    def merge_grads(
-        self,
-        dout: Tensor,
-        y: Tensor,
-        gate: Tensor,
-        z: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        eps: float,
-    ) -> MergeGrads: ...
+    def merge_grads(self, dout: Tensor, inputs: MergeInputs) -> MergeGrads: ...

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from restore.ops.selective_scan.backend import ScanGrads
+from restore.ops.selective_scan.backend import ScanGrads, ScanInputs
 from restore.ops.selective_scan.composed import Composed
 
 VALUES_OF_A_BLOCK = 2**19
@@ -31,45 +31,26 @@ def unavailable() -> str | None:
     return None
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    softplus: bool,
-) -> Tensor:
+def selective_scan(inputs: ScanInputs) -> Tensor:
     """y (B, E, L); see `restore.ops.selective_scan.selective_scan`."""
-    blocks = _Blocks(u, delta, A, B, C, delta_bias, softplus)
+    blocks = _Blocks(inputs)
     y_rows = torch.empty_like(blocks.u)
     states, decay = blocks.room(2)
     for block in blocks:
         now = blocks.advance(block, states, decay)
         y_rows[block] = torch.matmul(blocks.C[block].unsqueeze(3), now).squeeze(3)
         states[0] = now[-1]
-    y = _steps_last(y_rows, u)
-    return y if D is None else y.addcmul_(D[:, None], u)
+    y = _steps_last(y_rows, inputs.u)
+    return y if inputs.D is None else y.addcmul_(inputs.D[:, None], inputs.u)
 
 
-def selective_scan_grads(
-    dy: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    softplus: bool,
-) -> ScanGrads:
+def selective_scan_grads(dy: Tensor, inputs: ScanInputs) -> ScanGrads:
     """Gradients of all inputs, block by block from the last to the first.
 
     With g[t] = C[t] dy[t] + decay[t+1] g[t+1], the gradient of the state, those of B, C and the
     step are products of g, the states and the inputs at the same step.
     """
-    blocks = _Blocks(u, delta, A, B, C, delta_bias, softplus)
+    blocks = _Blocks(inputs)
     dy_rows = blocks.rows(dy)
     du, ddelta = torch.empty_like(blocks.u), torch.empty_like(blocks.u)
     dB, dC, dA = torch.empty_like(blocks.B), torch.empty_like(blocks.C), torch.zeros_like(blocks.A)
@@ -95,6 +76,7 @@ def selective_scan_grads(
         dA += of_exponent.mul_(step.unsqueeze(3)).sum((0, 1))
         torch.mul(step, of_added, out=du[block])
         torch.mul(of_step, blocks.slope_of_step(block), out=ddelta[block])
+    u, _, A, B, C, D, delta_bias, _ = inputs
     du = _steps_last(du, u)
     return (
         du if D is None else du.addcmul_(D[:, None], dy),
@@ -110,16 +92,8 @@ def selective_scan_grads(
 class _Blocks:
     """The inputs with time first, and the slices of time that are worked on together."""
 
-    def __init__(
-        self,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        delta_bias: Tensor | None,
-        softplus: bool,
-    ) -> None:
+    def __init__(self, inputs: ScanInputs) -> None:
+        u, delta, A, B, C, _, delta_bias, softplus = inputs
         self.groups, self.softplus = B.shape[1], softplus
         self.u = self.rows(u)  # (L, B, G, W)
         self.raw_step = self.rows(delta)

@@ -7,90 +7,46 @@ B batch, L pixels, K directions, E channels, R rank, N states, P = R + 2N.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from restore.ops.selective_scan.backend import MapGrads, MergeGrads, ScanGrads
-
-
-class Scan(Protocol):
-    """The scan's values."""
-
-    def __call__(
-        self,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        delta_bias: Tensor | None,
-        softplus: bool,
-    ) -> Tensor: ...
-
-
-class ScanGradients(Protocol):
-    """The scan's gradients."""
-
-    def __call__(
-        self,
-        dy: Tensor,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        delta_bias: Tensor | None,
-        softplus: bool,
-    ) -> ScanGrads: ...
+from restore.ops.selective_scan.backend import (
+    MapGrads,
+    MapInputs,
+    MergeGrads,
+    MergeInputs,
+    ScanGrads,
+    ScanInputs,
+)
 
 
 class Composed:
     """A whole backend (see `backend.Backend`) made of a scan and its gradients."""
 
-    def __init__(self, scan: Scan, scan_grads: ScanGradients) -> None:
+    def __init__(
+        self,
+        scan: Callable[[ScanInputs], Tensor],
+        scan_grads: Callable[[Tensor, ScanInputs], ScanGrads],
+    ) -> None:
         self.scan = scan
         self.scan_grads = scan_grads
 
-    def map_scan(
-        self,
-        x: Tensor,
-        projected: Tensor,
-        order: Tensor,
-        step_weight: Tensor,
-        step_bias: Tensor,
-        A: Tensor,
-        D: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        paths = _Paths(order)
-        u, delta, B, C, _ = _sequences(x, projected, paths, step_weight, A.shape[2])
-        y = self.scan(u, delta, A.flatten(0, 1), B, C, D.flatten(), step_bias.flatten(), True)
-        y = y.unflatten(1, A.shape[:2])  # (B, K, E, L)
+    def map_scan(self, inputs: MapInputs) -> tuple[Tensor, Tensor]:
+        paths = _Paths(inputs.order)
+        sequences, _ = _sequences(inputs, paths)
+        y = self.scan(sequences).unflatten(1, inputs.A.shape[:2])  # (B, K, E, L)
         return paths.to_pixels(y.transpose(2, 3)), y.mean(3)
 
-    def map_scan_grads(
-        self,
-        dy: Tensor,
-        dmean: Tensor,
-        x: Tensor,
-        projected: Tensor,
-        order: Tensor,
-        step_weight: Tensor,
-        step_bias: Tensor,
-        A: Tensor,
-        D: Tensor,
-    ) -> MapGrads:
+    def map_scan_grads(self, dy: Tensor, dmean: Tensor, inputs: MapInputs) -> MapGrads:
+        _, _, order, step_weight, step_bias, A, D = inputs
         paths = _Paths(order)
-        u, delta, B, C, low_rank = _sequences(x, projected, paths, step_weight, A.shape[2])
-        at_steps = paths.from_pixels(dy).add_(dmean.unsqueeze(2), alpha=1 / x.shape[1])
-        du, ddelta, dA, dB, dC, dD, dbias = self.scan_grads(
-            at_steps.transpose(2, 3).flatten(1, 2),
-            u, delta, A.flatten(0, 1), B, C, D.flatten(), step_bias.flatten(), True,
-        )  # fmt: skip
+        sequences, low_rank = _sequences(inputs, paths)
+        at_steps = paths.from_pixels(dy).add_(dmean.unsqueeze(2), alpha=1 / dy.shape[1])
+        at_steps = at_steps.transpose(2, 3).flatten(1, 2)
+        du, ddelta, dA, dB, dC, dD, dbias = self.scan_grads(at_steps, sequences)
         assert dD is not None and dbias is not None
         ddelta = ddelta.unflatten(1, A.shape[:2])  # (B, K, E, L)
         dlow_rank = torch.matmul(ddelta.transpose(2, 3), step_weight)
@@ -105,22 +61,13 @@ class Composed:
             dD.view(D.shape),
         )
 
-    def merge(
-        self, y: Tensor, gate: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float
-    ) -> Tensor:
+    def merge(self, inputs: MergeInputs) -> Tensor:
+        y, gate, z, weight, bias, eps = inputs
         total = _gated_sum(y, gate)
         return F.layer_norm(total, total.shape[2:], weight, bias, eps).mul_(F.silu(z))
 
-    def merge_grads(
-        self,
-        dout: Tensor,
-        y: Tensor,
-        gate: Tensor,
-        z: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        eps: float,
-    ) -> MergeGrads:
+    def merge_grads(self, dout: Tensor, inputs: MergeInputs) -> MergeGrads:
+        y, gate, z, weight, bias, eps = inputs
         total = _gated_sum(y, gate)
         variance, mean = torch.var_mean(total, dim=2, correction=0, keepdim=True)
         scale = torch.rsqrt(variance + eps)
@@ -167,16 +114,17 @@ class _Paths:
         return at_pixels.unflatten(1, self.shape[::-1])
 
 
-def _sequences(
-    x: Tensor, projected: Tensor, paths: _Paths, step_weight: Tensor, states: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """u and delta (B, K E, L), B and C (B, K, N, L), the low-rank step (B, K, L, R)."""
+def _sequences(inputs: MapInputs, paths: _Paths) -> tuple[ScanInputs, Tensor]:
+    """The plain scan of K · E channels in K groups, and the low-rank step (B, K, L, R)."""
+    x, projected, _, step_weight, step_bias, A, D = inputs
+    states = A.shape[2]
     rows = paths.from_pixels(projected)
     low_rank, of_B, of_C = rows.split([step_weight.shape[2], states, states], dim=3)
     delta = torch.matmul(step_weight, low_rank.transpose(2, 3))  # (B, K, E, L)
     u = paths.of_map(x).transpose(2, 3).flatten(1, 2)
-    B, C = of_B.transpose(2, 3).contiguous(), of_C.transpose(2, 3).contiguous()
-    return u, delta.flatten(1, 2), B, C, low_rank
+    B, C = of_B.transpose(2, 3).contiguous(), of_C.transpose(2, 3).contiguous()  # (B, K, N, L)
+    weights = (A.flatten(0, 1), B, C, D.flatten(), step_bias.flatten())
+    return ScanInputs(u, delta.flatten(1, 2), *weights, softplus=True), low_rank
 
 
 def _gated_sum(y: Tensor, gate: Tensor) -> Tensor:

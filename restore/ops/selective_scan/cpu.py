@@ -8,6 +8,7 @@ size steps × states is held. The sources are in `kernels/`.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from ctypes import c_float, c_int, c_long, c_void_p
 from functools import cache
 
@@ -15,7 +16,14 @@ import torch
 from torch import Tensor
 
 from restore.ops.selective_scan import cpu_build
-from restore.ops.selective_scan.backend import MapGrads, MergeGrads, ScanGrads
+from restore.ops.selective_scan.backend import (
+    MapGrads,
+    MapInputs,
+    MergeGrads,
+    MergeInputs,
+    ScanGrads,
+    ScanInputs,
+)
 
 
 @cache
@@ -31,128 +39,78 @@ def unavailable() -> str | None:
 class _CpuBackend:
     """Float32 tensors on the CPU, values and gradients by compiled kernels."""
 
-    def scan(
-        self,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        delta_bias: Tensor | None,
-        softplus: bool,
-    ) -> Tensor:
-        y = torch.empty_like(u, memory_format=torch.contiguous_format)
-        shape = _scan_shape(u, A, B)
-        inputs = (u, delta, A, B, C, D, delta_bias)
+    def scan(self, inputs: ScanInputs) -> Tensor:
+        *tensors, softplus = inputs
+        y = torch.empty_like(inputs.u, memory_format=torch.contiguous_format)
+        shape = _scan_shape(inputs)
         parts = _parts(2, shape[0] * shape[1], shape[2])
-        _call("scan_forward", shape, inputs, (y,), parts=parts, softplus=softplus)
+        _call("scan_forward", shape, tensors, (y,), parts=parts, softplus=softplus)
         return y
 
-    def scan_grads(
-        self,
-        dy: Tensor,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        delta_bias: Tensor | None,
-        softplus: bool,
-    ) -> ScanGrads:
-        shape = batch, groups, channels, _, _ = _scan_shape(u, A, B)
+    def scan_grads(self, dy: Tensor, inputs: ScanInputs) -> ScanGrads:
+        u, _, A, B, C, D, delta_bias, softplus = inputs
+        shape = batch, groups, channels, _, _ = _scan_shape(inputs)
         parts = _parts(1, batch * groups, channels)
         du, ddelta = u.new_empty(u.shape), u.new_empty(u.shape)
         dA = u.new_empty(batch, *A.shape)
         dB, dC = u.new_empty(parts, *B.shape), u.new_empty(parts, *C.shape)
         dD, dbias = u.new_empty(batch, u.shape[1]), u.new_empty(batch, u.shape[1])
-        inputs = (dy, u, delta, A, B, C, D, delta_bias)
-        outputs = (du, ddelta, dA, dB, dC, dD, dbias)
-        _call("scan_backward", shape, inputs, outputs, parts=parts, softplus=softplus)
+        tensors, outputs = (dy, *inputs[:-1]), (du, ddelta, dA, dB, dC, dD, dbias)
+        _call("scan_backward", shape, tensors, outputs, parts=parts, softplus=softplus)
         of_D = None if D is None else dD.sum(0)
         of_bias = None if delta_bias is None else dbias.sum(0)
         return du, ddelta, dA.sum(0), dB.sum(0), dC.sum(0), of_D, of_bias
 
-    def map_scan(
-        self,
-        x: Tensor,
-        projected: Tensor,
-        order: Tensor,
-        step_weight: Tensor,
-        step_bias: Tensor,
-        A: Tensor,
-        D: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        _check_order(order)
-        shape = batch, pixels, channels, directions, _, _ = _map_shape(x, step_weight, A)
-        y = x.new_empty(batch, pixels, directions, channels)
-        mean = x.new_empty(batch, directions, channels)
-        inputs = (x, projected, order, step_weight, step_bias, A, D)
+    def map_scan(self, inputs: MapInputs) -> tuple[Tensor, Tensor]:
+        _check_order(inputs.order)
+        shape = batch, pixels, channels, directions, _, _ = _map_shape(inputs)
+        y = inputs.x.new_empty(batch, pixels, directions, channels)
+        mean = inputs.x.new_empty(batch, directions, channels)
         parts = _parts(2, batch * directions, channels)
         _call("map_scan_forward", shape, inputs, (y, mean), parts=parts)
         return y, mean
 
-    def map_scan_grads(
-        self,
-        dy: Tensor,
-        dmean: Tensor,
-        x: Tensor,
-        projected: Tensor,
-        order: Tensor,
-        step_weight: Tensor,
-        step_bias: Tensor,
-        A: Tensor,
-        D: Tensor,
-    ) -> MapGrads:
+    def map_scan_grads(self, dy: Tensor, dmean: Tensor, inputs: MapInputs) -> MapGrads:
+        x, projected, order, *weights = inputs
         _check_order(order)
-        shape = batch, _, channels, _, _, _ = _map_shape(x, step_weight, A)
+        shape = batch, _, channels, _, _, _ = _map_shape(inputs)
         parts = _parts(1, batch, channels)
         dx, dprojected = x.new_empty(x.shape), x.new_empty(parts, *projected.shape)
-        of_batch = [x.new_empty(batch, *t.shape) for t in (step_weight, step_bias, A, D)]
-        inputs = (dy, dmean, x, projected, order, step_weight, step_bias, A, D)
-        _call("map_scan_backward", shape, inputs, (dx, dprojected, *of_batch), parts=parts)
+        of_batch = [x.new_empty(batch, *t.shape) for t in weights]
+        tensors, outputs = (dy, dmean, *inputs), (dx, dprojected, *of_batch)
+        _call("map_scan_backward", shape, tensors, outputs, parts=parts)
         dweight, dbias, dA, dD = (t.sum(0) for t in of_batch)
         return dx, dprojected.sum(0), dweight, dbias, dA, dD
 
-    def merge(
-        self, y: Tensor, gate: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float
-    ) -> Tensor:
-        out = torch.empty_like(z, memory_format=torch.contiguous_format)
-        _call("merge_forward", tuple(y.shape), (y, gate, z, weight, bias), (out,), eps=eps)
+    def merge(self, inputs: MergeInputs) -> Tensor:
+        *tensors, eps = inputs
+        out = torch.empty_like(inputs.z, memory_format=torch.contiguous_format)
+        _call("merge_forward", tuple(inputs.y.shape), tensors, (out,), eps=eps)
         return out
 
-    def merge_grads(
-        self,
-        dout: Tensor,
-        y: Tensor,
-        gate: Tensor,
-        z: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        eps: float,
-    ) -> MergeGrads:
+    def merge_grads(self, dout: Tensor, inputs: MergeInputs) -> MergeGrads:
+        y, gate, z, weight, bias, eps = inputs
         parts = min(torch.get_num_threads(), max(1, y.shape[1]))
         dy, dz = y.new_empty(y.shape), z.new_empty(z.shape)
         dgate, dweight, dbias = (y.new_empty(parts, *t.shape) for t in (gate, weight, bias))
-        inputs = (dout, y, gate, z, weight, bias)
-        outputs = (dy, dgate, dz, dweight, dbias)
-        _call("merge_backward", tuple(y.shape), inputs, outputs, parts=parts, eps=eps)
+        tensors, outputs = (dout, *inputs[:-1]), (dy, dgate, dz, dweight, dbias)
+        _call("merge_backward", tuple(y.shape), tensors, outputs, parts=parts, eps=eps)
         return dy, dgate.sum(0), dz, dweight.sum(0), dbias.sum(0)
 
 
 BACKEND = _CpuBackend()
 
 
-def _scan_shape(u: Tensor, A: Tensor, B: Tensor) -> tuple[int, ...]:
+def _scan_shape(inputs: ScanInputs) -> tuple[int, ...]:
     """Batch, groups, channels of a group, steps, states."""
-    groups = B.shape[1]
-    return u.shape[0], groups, u.shape[1] // groups, u.shape[2], A.shape[1]
+    (batch, channels, steps), groups = inputs.u.shape, inputs.B.shape[1]
+    return batch, groups, channels // groups, steps, inputs.A.shape[1]
 
 
-def _map_shape(x: Tensor, step_weight: Tensor, A: Tensor) -> tuple[int, ...]:
+def _map_shape(inputs: MapInputs) -> tuple[int, ...]:
     """Batch, pixels, channels, directions, rank, states."""
-    return *x.shape, A.shape[0], step_weight.shape[2], A.shape[2]
+    directions, _, states = inputs.A.shape
+    return *inputs.x.shape, directions, inputs.step_weight.shape[2], states
 
 
 def _check_order(order: Tensor) -> None:
@@ -172,8 +130,8 @@ def _parts(per_thread: int, independent: int, channels: int) -> int:
 def _call(
     name: str,
     shape: tuple[int, ...],
-    inputs: tuple[Tensor | None, ...],
-    outputs: tuple[Tensor, ...],
+    inputs: Sequence[Tensor | None],
+    outputs: Sequence[Tensor],
     *,
     parts: int | None = None,
     eps: float | None = None,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from restore.ops.selective_scan.backend import MapInputs, MergeInputs, ScanInputs
 from restore.ops.selective_scan.choice import chosen
 
 
@@ -20,13 +21,10 @@ class _Work:
     """One call: its tensors in one precision, its backend, autocast off while it runs."""
 
     def __init__(self, backend: str, *tensors: Tensor | None) -> None:
-        given = [t for t in tensors if t is not None]
-        wide = any(t.dtype == torch.float64 for t in given)
-        self.dtype = torch.float64 if wide else torch.float32
-        self.tensors = tensors
-        self.device = given[0].device
-        self.backend = chosen(backend, self.device, self.dtype)
-        self.plain = torch.autocast(self.device.type, enabled=False)
+        device = next(t.device for t in tensors if t is not None)
+        self.tensors, self.dtype = tensors, _precision(*tensors)
+        self.backend = chosen(backend, device, self.dtype)
+        self.plain = torch.autocast(device.type, enabled=False)
 
     def __enter__(self) -> list[Any]:
         self.plain.__enter__()
@@ -58,9 +56,10 @@ def _fakes(*inputs: Tensor | None) -> Any:
     )
 
 
-def _wide(*tensors: Tensor) -> torch.dtype:
-    """The precision that a call computes in."""
-    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+def _precision(*tensors: Tensor | None) -> torch.dtype:
+    """What a call computes in."""
+    wide = any(t is not None and t.dtype == torch.float64 for t in tensors)
+    return torch.float64 if wide else torch.float32
 
 
 def _save(tensors: int) -> Any:
@@ -92,7 +91,7 @@ def selective_scan(
 ) -> Tensor:
     work = _Work(backend, u, delta, A, B, C, D, delta_bias)
     with work as tensors:
-        return work.backend.scan(*tensors, softplus=softplus).to(u.dtype).contiguous()
+        return work.backend.scan(ScanInputs(*tensors, softplus=softplus)).to(u.dtype).contiguous()
 
 
 @torch.library.custom_op("restore::selective_scan_backward", mutates_args=())
@@ -110,8 +109,8 @@ def selective_scan_backward(
 ) -> ScanResults:
     inputs = (u, delta, A, B, C, D, delta_bias)
     work = _Work(backend, dy, *inputs)
-    with work as tensors:
-        return _like(work.backend.scan_grads(*tensors, softplus=softplus), inputs)
+    with work as (dy, *tensors):
+        return _like(work.backend.scan_grads(dy, ScanInputs(*tensors, softplus=softplus)), inputs)
 
 
 @selective_scan.register_fake
@@ -148,7 +147,7 @@ def map_scan(
 ) -> tuple[Tensor, Tensor]:
     work = _Work(backend, x, projected, step_weight, step_bias, A, D)
     with work as (x, projected, *weights):
-        y, mean = work.backend.map_scan(x, projected, order.contiguous(), *weights)
+        y, mean = work.backend.map_scan(MapInputs(x, projected, order.contiguous(), *weights))
         return y.contiguous(), mean.contiguous()
 
 
@@ -168,15 +167,14 @@ def map_scan_backward(
     inputs = (x, projected, step_weight, step_bias, A, D)
     work = _Work(backend, dy, dmean, *inputs)
     with work as (dy, dmean, x, projected, *weights):
-        order = order.contiguous()
-        grads = work.backend.map_scan_grads(dy, dmean, x, projected, order, *weights)
-        return _like(grads, inputs)
+        given = MapInputs(x, projected, order.contiguous(), *weights)
+        return _like(work.backend.map_scan_grads(dy, dmean, given), inputs)
 
 
 @map_scan.register_fake
 def _(x: Tensor, projected: Tensor, order: Tensor, *rest: Any) -> Any:
     (batch, pixels, channels), directions = x.shape, order.shape[0]
-    dtype = _wide(x, projected, *rest[:4])
+    dtype = _precision(x, projected, *rest[:4])
     y = torch.empty((batch, pixels, directions, channels), dtype=dtype, device=x.device)
     return y, torch.empty((batch, directions, channels), dtype=dtype, device=x.device)
 
@@ -202,7 +200,7 @@ def merge_directions(
 ) -> Tensor:
     work = _Work(backend, y, gate, z, weight, bias)
     with work as tensors:
-        return work.backend.merge(*tensors, eps=eps).to(z.dtype).contiguous()
+        return work.backend.merge(MergeInputs(*tensors, eps=eps)).to(z.dtype).contiguous()
 
 
 @torch.library.custom_op("restore::merge_directions_backward", mutates_args=())
@@ -218,8 +216,8 @@ def merge_directions_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = (y, gate, z, weight, bias)
     work = _Work(backend, dout, *inputs)
-    with work as tensors:
-        return _like(work.backend.merge_grads(*tensors, eps=eps), inputs)
+    with work as (dout, *tensors):
+        return _like(work.backend.merge_grads(dout, MergeInputs(*tensors, eps=eps)), inputs)
 
 
 @merge_directions.register_fake

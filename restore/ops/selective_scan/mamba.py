@@ -16,7 +16,7 @@ from torch import Tensor
 
 from restore.catalog import locate
 from restore.errors import BackendError
-from restore.ops.selective_scan.backend import ScanGrads
+from restore.ops.selective_scan.backend import ScanGrads, ScanInputs
 from restore.ops.selective_scan.composed import Composed
 
 INTERFACE = "mamba_ssm.ops.selective_scan_interface"
@@ -46,55 +46,28 @@ def _function() -> Any:
     return locate(f"{INTERFACE}:SelectiveScanFn")
 
 
-def _forward(
-    context: _Context,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    softplus: bool,
-) -> Tensor:
-    if A.shape[1] > MOST_STATES:
+def _forward(context: _Context, inputs: ScanInputs) -> Tensor:
+    *tensors, delta_bias, softplus = inputs
+    states = inputs.A.shape[1]
+    if states > MOST_STATES:
         raise BackendError.of(
             "ENV31", "selective-scan backend does not take these tensors", "backend",
-            f"mamba_ssm for {A.shape[1]} states", f"at most {MOST_STATES} states",
+            f"mamba_ssm for {states} states", f"at most {MOST_STATES} states",
             "backend=triton or backend=torch",
         )  # fmt: skip
     gate = None
-    return _function().forward(context, u, delta, A, B, C, D, gate, delta_bias, softplus)
+    return _function().forward(context, *tensors, gate, delta_bias, softplus)
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    softplus: bool,
-) -> Tensor:
+def selective_scan(inputs: ScanInputs) -> Tensor:
     """y (B, E, L); see `restore.ops.selective_scan.selective_scan`."""
-    return _forward(_Context(), u, delta, A, B, C, D, delta_bias, softplus)
+    return _forward(_Context(), inputs)
 
 
-def selective_scan_grads(
-    dy: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    softplus: bool,
-) -> ScanGrads:
+def selective_scan_grads(dy: Tensor, inputs: ScanInputs) -> ScanGrads:
     """Gradients of all inputs."""
     context = _Context()
-    _forward(context, u, delta, A, B, C, D, delta_bias, softplus)
+    _forward(context, inputs)
     grads = _function().backward(context, dy.contiguous())
     du, ddelta, dA, dB, dC, dD, _, dbias = grads[:8]
     return du, ddelta, dA, dB, dC, dD, dbias

@@ -6,13 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from restore.ops.selective_scan import reference
-from restore.ops.selective_scan.backend import MapGrads, MergeGrads, ScanGrads
+from restore.ops.selective_scan.backend import (
+    MapGrads,
+    MapInputs,
+    MergeGrads,
+    MergeInputs,
+    ScanGrads,
+    ScanInputs,
+)
 
 
 def unavailable() -> str | None:
@@ -23,92 +30,40 @@ def unavailable() -> str | None:
 class ReferenceBackend:
     """The truth as a backend (see `backend.Backend`)."""
 
-    def scan(
-        self,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        delta_bias: Tensor | None,
-        softplus: bool,
-    ) -> Tensor:
-        return reference.selective_scan(u, delta, A, B, C, D, delta_bias, softplus)
+    def scan(self, inputs: ScanInputs) -> Tensor:
+        return reference.selective_scan(*inputs)
 
-    def scan_grads(
-        self,
-        dy: Tensor,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        delta_bias: Tensor | None,
-        softplus: bool,
-    ) -> ScanGrads:
-        optional = [t for t in (D, delta_bias) if t is not None]
+    def scan_grads(self, dy: Tensor, inputs: ScanInputs) -> ScanGrads:
+        given = {name: t for name, t in inputs._asdict().items() if isinstance(t, Tensor)}
 
-        def scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *rest: Tensor) -> Any:
-            given = iter(rest)
-            skip = None if D is None else next(given)
-            bias = None if delta_bias is None else next(given)
-            return reference.selective_scan(u, delta, A, B, C, skip, bias, softplus)
+        def scan(*tensors: Tensor) -> Tensor:
+            replaced = dict(zip(given, tensors, strict=True))
+            return reference.selective_scan(*inputs._replace(**replaced))
 
-        du, ddelta, dA, dB, dC, *rest = _gradients(scan, dy, u, delta, A, B, C, *optional)
-        found = iter(rest)
-        dD = None if D is None else next(found)
-        return du, ddelta, dA, dB, dC, dD, None if delta_bias is None else next(found)
+        found = dict(zip(given, _gradients(scan, dy, *given.values()), strict=True))
+        return cast(ScanGrads, tuple(map(found.get, inputs._fields[:-1])))
 
-    def map_scan(
-        self,
-        x: Tensor,
-        projected: Tensor,
-        order: Tensor,
-        step_weight: Tensor,
-        step_bias: Tensor,
-        A: Tensor,
-        D: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        return reference.map_scan(x, projected, order, step_weight, step_bias, A, D)
+    def map_scan(self, inputs: MapInputs) -> tuple[Tensor, Tensor]:
+        return reference.map_scan(*inputs)
 
-    def map_scan_grads(
-        self,
-        dy: Tensor,
-        dmean: Tensor,
-        x: Tensor,
-        projected: Tensor,
-        order: Tensor,
-        step_weight: Tensor,
-        step_bias: Tensor,
-        A: Tensor,
-        D: Tensor,
-    ) -> MapGrads:
-        def scan(x: Tensor, projected: Tensor, *rest: Tensor) -> Any:
-            return reference.map_scan(x, projected, order, *rest)
+    def map_scan_grads(self, dy: Tensor, dmean: Tensor, inputs: MapInputs) -> MapGrads:
+        x, projected, order, *weights = inputs
 
-        return _gradients(scan, (dy, dmean), x, projected, step_weight, step_bias, A, D)
+        def scan(x: Tensor, projected: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+            return reference.map_scan(x, projected, order, *weights)
 
-    def merge(
-        self, y: Tensor, gate: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float
-    ) -> Tensor:
-        return reference.merge_directions(y, gate, z, weight, bias, eps)
+        return _gradients(scan, (dy, dmean), x, projected, *weights)
 
-    def merge_grads(
-        self,
-        dout: Tensor,
-        y: Tensor,
-        gate: Tensor,
-        z: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        eps: float,
-    ) -> MergeGrads:
-        def merge(*tensors: Tensor) -> Any:
+    def merge(self, inputs: MergeInputs) -> Tensor:
+        return reference.merge_directions(*inputs)
+
+    def merge_grads(self, dout: Tensor, inputs: MergeInputs) -> MergeGrads:
+        *tensors, eps = inputs
+
+        def merge(*tensors: Tensor) -> Tensor:
             return reference.merge_directions(*tensors, eps=eps)
 
-        return _gradients(merge, dout, y, gate, z, weight, bias)
+        return _gradients(merge, dout, *tensors)
 
 
 def _gradients(function: Callable[..., Any], cotangent: Any, *inputs: Tensor) -> Any:

@@ -18,7 +18,14 @@ import torch
 from torch import Tensor
 
 from restore.catalog import locate
-from restore.ops.selective_scan.backend import MapGrads, MergeGrads, ScanGrads
+from restore.ops.selective_scan.backend import (
+    MapGrads,
+    MapInputs,
+    MergeGrads,
+    MergeInputs,
+    ScanGrads,
+    ScanInputs,
+)
 from restore.ops.selective_scan.triton_problem import (
     CHANNELS,
     STEPS,
@@ -61,33 +68,12 @@ class TritonBackend:
     programs: int | None = None
     segment_tiles: int = SEGMENT_TILES
 
-    def scan(
-        self,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        delta_bias: Tensor | None,
-        softplus: bool,
-    ) -> Tensor:
-        y, _ = self._forward(plain_problem(u, delta, A, B, C, D, delta_bias, softplus))
+    def scan(self, inputs: ScanInputs) -> Tensor:
+        y, _ = self._forward(plain_problem(inputs))
         return as_sequences(y)
 
-    def scan_grads(
-        self,
-        dy: Tensor,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor | None,
-        delta_bias: Tensor | None,
-        softplus: bool,
-    ) -> ScanGrads:
-        problem = plain_problem(u, delta, A, B, C, D, delta_bias, softplus)
+    def scan_grads(self, dy: Tensor, inputs: ScanInputs) -> ScanGrads:
+        problem = plain_problem(inputs)
         batch, _, groups, channels, states, _ = problem.sizes
         found = self._backward(problem, as_rows(dy, groups), dy.new_zeros(batch, groups, channels))
         dB, dC = found.projected.permute(0, 2, 3, 1).split(states, dim=2)
@@ -97,37 +83,16 @@ class TritonBackend:
             found.a.transpose(1, 2).flatten(0, 1),
             dB.contiguous(),
             dC.contiguous(),
-            None if D is None else found.d.flatten(),
-            None if delta_bias is None else found.bias.flatten(),
+            None if inputs.D is None else found.d.flatten(),
+            None if inputs.delta_bias is None else found.bias.flatten(),
         )
 
-    def map_scan(
-        self,
-        x: Tensor,
-        projected: Tensor,
-        order: Tensor,
-        step_weight: Tensor,
-        step_bias: Tensor,
-        A: Tensor,
-        D: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        y, total = self._forward(map_problem(x, projected, order, step_weight, step_bias, A, D))
-        return y, total / x.shape[1]
+    def map_scan(self, inputs: MapInputs) -> tuple[Tensor, Tensor]:
+        y, total = self._forward(map_problem(inputs))
+        return y, total / y.shape[1]
 
-    def map_scan_grads(
-        self,
-        dy: Tensor,
-        dmean: Tensor,
-        x: Tensor,
-        projected: Tensor,
-        order: Tensor,
-        step_weight: Tensor,
-        step_bias: Tensor,
-        A: Tensor,
-        D: Tensor,
-    ) -> MapGrads:
-        problem = map_problem(x, projected, order, step_weight, step_bias, A, D)
-        found = self._backward(problem, dy.contiguous(), dmean / x.shape[1])
+    def map_scan_grads(self, dy: Tensor, dmean: Tensor, inputs: MapInputs) -> MapGrads:
+        found = self._backward(map_problem(inputs), dy.contiguous(), dmean / dy.shape[1])
         return (
             found.u.sum(2),
             found.projected,
@@ -137,9 +102,8 @@ class TritonBackend:
             found.d,
         )
 
-    def merge(
-        self, y: Tensor, gate: Tensor, z: Tensor, weight: Tensor, bias: Tensor, eps: float
-    ) -> Tensor:
+    def merge(self, inputs: MergeInputs) -> Tensor:
+        y, gate, z, weight, bias, eps = inputs
         batch, pixels, directions, channels = y.shape
         out = torch.empty_like(z)
         rows, width = merge_tile(channels)
@@ -150,16 +114,8 @@ class TritonBackend:
             )  # fmt: skip
         return out
 
-    def merge_grads(
-        self,
-        dout: Tensor,
-        y: Tensor,
-        gate: Tensor,
-        z: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        eps: float,
-    ) -> MergeGrads:
+    def merge_grads(self, dout: Tensor, inputs: MergeInputs) -> MergeGrads:
+        y, gate, z, weight, bias, eps = inputs
         batch, pixels, directions, channels = y.shape
         rows, width = merge_tile(channels)
         parts = max(1, min(-(-pixels // rows), self.wanted(y.device) // 2 // batch))

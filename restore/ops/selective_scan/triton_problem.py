@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from restore.ops.selective_scan.backend import MapInputs, ScanInputs
+
 CHANNELS = 32
 """Of a program: one a lane of its only warp."""
 STEPS = 16
@@ -88,17 +90,9 @@ class Problem:
         return torch.empty(shape, dtype=torch.float32, device=self.u.device)
 
 
-def plain_problem(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    softplus: bool,
-) -> Problem:
+def plain_problem(inputs: ScanInputs) -> Problem:
     """The scan of sequences (B, E, L): rows of their own, no order, no rank."""
+    u, delta, A, B, C, D, delta_bias, softplus = inputs
     groups, channels = B.shape[1], u.shape[1] // B.shape[1]
     none = u.new_zeros(groups, channels)
     return Problem(
@@ -114,16 +108,9 @@ def plain_problem(
     )
 
 
-def map_problem(
-    x: Tensor,
-    projected: Tensor,
-    order: Tensor,
-    step_weight: Tensor,
-    step_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-) -> Problem:
+def map_problem(inputs: MapInputs) -> Problem:
     """The scan along paths over one map (B, L, E)."""
+    x, projected, order, step_weight, step_bias, A, D = inputs
     weight = step_weight.transpose(1, 2).contiguous()
     a = (A.transpose(1, 2) * LOG2_E).contiguous()
     delta = None if weight.shape[1] else x.new_zeros(*projected.shape[:3], x.shape[2])
