@@ -6,6 +6,7 @@ import hashlib
 import json
 import struct
 import zipfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from restore.archs.weights import (
     write_safetensors,
 )
 from restore.data.pair import Box
+from restore.data.stores.lmdb_store import META, LmdbFolder, write_lmdb
 from restore.data.stores.pack import ENDS, HEADER, PIXELS, RECORDS, Pack
 from restore.data.stores.pack_writer import write_pack
 from restore.data.stores.sealed import NAMES
@@ -87,9 +89,13 @@ def read_pack(folder: Path, parts: Parts) -> None:
         pack.verify(index)
 
 
+@cache
+def encoded_pictures() -> list[bytes]:
+    return [images.encode(picture, ".png", "x") for picture in PICTURES]
+
+
 def shards_seeds(folder: Path) -> list[Parts]:
-    encoded = [images.encode(picture, ".png", "x") for picture in PICTURES]
-    write_shards(folder / "s", PICTURE_NAMES, encoded.__getitem__)
+    write_shards(folder / "s", PICTURE_NAMES, encoded_pictures().__getitem__)
     return [read_back(folder / "s", SHARDS_PARTS)]
 
 
@@ -99,6 +105,20 @@ def read_shards(folder: Path, parts: Parts) -> None:
     shards = Shards(folder, attempts=1)
     for index in range(min(len(shards.names), 4)):
         read_held(shards.held(index, None))
+
+
+def lmdb_seeds(folder: Path) -> list[Parts]:
+    write_lmdb(folder / "l", PICTURE_NAMES, encoded_pictures().__getitem__)
+    return [{"text": (folder / "l" / META).read_bytes()}]
+
+
+def read_lmdb(folder: Path, parts: Parts) -> None:
+    """As the data of a training, with a right data.mdb beside any meta_info.txt."""
+    write_lmdb(folder / "l", PICTURE_NAMES, encoded_pictures().__getitem__)
+    (folder / "l" / META).write_bytes(parts["text"])
+    store = LmdbFolder(folder / "l")
+    for index in range(min(len(store.names), 4)):
+        read_held(store.held(index, None))
 
 
 # Weights and checkpoints --------------------------------------------------------------------------

@@ -41,7 +41,17 @@ from restore.reports.records import ImageRow, read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "fuzz.py"
-TARGETS = ("options", "pack", "shards", "weights", "checkpoint", "image", "archive", "matrix")
+TARGETS = (
+    "options",
+    "pack",
+    "shards",
+    "lmdb",
+    "weights",
+    "checkpoint",
+    "image",
+    "archive",
+    "matrix",
+)
 
 
 def peak(act: Callable[[], object]) -> int:
