@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import tempfile
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from restore.archs.weights import (
     write_safetensors,
 )
 from restore.data.pair import Box
-from restore.data.stores.lmdb_store import META, LmdbFolder, write_lmdb
+from restore.data.stores.lmdb_store import DATA, META, LmdbFolder, write_lmdb
 from restore.data.stores.pack import ENDS, HEADER, PIXELS, RECORDS, Pack
 from restore.data.stores.pack_writer import write_pack
 from restore.data.stores.sealed import NAMES
@@ -107,16 +108,23 @@ def read_shards(folder: Path, parts: Parts) -> None:
         read_held(shards.held(index, None))
 
 
-def lmdb_seeds(folder: Path) -> list[Parts]:
-    write_lmdb(folder / "l", PICTURE_NAMES, encoded_pictures().__getitem__)
-    return [{"text": (folder / "l" / META).read_bytes()}]
+@cache
+def whole_lmdb() -> dict[str, bytes]:
+    """The files of a right LMDB folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "l"
+        write_lmdb(place, PICTURE_NAMES, encoded_pictures().__getitem__)
+        return {name: (place / name).read_bytes() for name in (DATA, META)}
+
+
+def lmdb_seeds(_: Path) -> list[Parts]:
+    return [{META: whole_lmdb()[META]}]
 
 
 def read_lmdb(folder: Path, parts: Parts) -> None:
     """As the data of a training, with a right data.mdb beside any meta_info.txt."""
-    write_lmdb(folder / "l", PICTURE_NAMES, encoded_pictures().__getitem__)
-    (folder / "l" / META).write_bytes(parts["text"])
-    store = LmdbFolder(folder / "l")
+    written(folder, {**whole_lmdb(), **parts})
+    store = LmdbFolder(folder)
     for index in range(min(len(store.names), 4)):
         read_held(store.held(index, None))
 

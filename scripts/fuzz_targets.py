@@ -30,6 +30,7 @@ from restore.commands.shared import read_tree
 from restore.data.blocks import BLOCK_FILES, read_blocks, shape_of_blocks
 from restore.data.prepare import dnd
 from restore.data.prepare.source import Source
+from restore.data.stores.lmdb_store import META
 from restore.metrics.niqe import FEATURES, NiqeModel
 from restore.options import dump, override, read_document
 from restore.recipes.bench_trees import BenchTree, check_bench
@@ -252,7 +253,7 @@ TARGETS = {
     "options": Target(option_seeds, read_option_file, ("text", "set"), option_words),
     "pack": Target(pack_seeds, read_pack, PACK_PARTS),
     "shards": Target(shards_seeds, read_shards, SHARDS_PARTS),
-    "lmdb": Target(lmdb_seeds, read_lmdb, ("text",)),
+    "lmdb": Target(lmdb_seeds, read_lmdb, (META,)),
     "weights": Target(weights_seeds, read_weights_file, ("how", "head", "data"), weights_words),
     "checkpoint": Target(checkpoint_seeds, read_checkpoint, CHECKPOINT_PARTS),
     "image": Target(image_seeds, read_image, ONE, image_words),

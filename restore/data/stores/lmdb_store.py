@@ -129,6 +129,9 @@ def _names(root: str) -> Sequence[str]:
     names = sorted(line.group(1) for line in lines if line is not None)
     if not names:
         raise _damaged(root, f"no line in {META}")
+    for name in names:
+        if not PurePosixPath(name).name:
+            raise _damaged(root, f"{name!r} in {META}")
     return names
 
 
