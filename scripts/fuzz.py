@@ -31,7 +31,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-TARGETS = ("options", "pack", "shards", "weights", "checkpoint", "image", "archive", "matrix")
+TARGETS = (
+    "options",
+    "pack",
+    "shards",
+    "lmdb",
+    "weights",
+    "checkpoint",
+    "image",
+    "archive",
+    "matrix",
+)
 MEMORY = 1024  # MiB that reading a file of some kB may take, beyond the libraries
 TIMEOUT = 20  # seconds of one input
 ODD: tuple[Any, ...] = (

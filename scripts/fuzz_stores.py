@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import tempfile
 import zipfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from restore.archs.weights import (
     write_safetensors,
 )
 from restore.data.pair import Box
+from restore.data.stores.lmdb_store import DATA, META, LmdbFolder, write_lmdb
 from restore.data.stores.pack import ENDS, HEADER, PIXELS, RECORDS, Pack
 from restore.data.stores.pack_writer import write_pack
 from restore.data.stores.sealed import NAMES
@@ -87,9 +90,13 @@ def read_pack(folder: Path, parts: Parts) -> None:
         pack.verify(index)
 
 
+@cache
+def encoded_pictures() -> list[bytes]:
+    return [images.encode(picture, ".png", "x") for picture in PICTURES]
+
+
 def shards_seeds(folder: Path) -> list[Parts]:
-    encoded = [images.encode(picture, ".png", "x") for picture in PICTURES]
-    write_shards(folder / "s", PICTURE_NAMES, encoded.__getitem__)
+    write_shards(folder / "s", PICTURE_NAMES, encoded_pictures().__getitem__)
     return [read_back(folder / "s", SHARDS_PARTS)]
 
 
@@ -99,6 +106,27 @@ def read_shards(folder: Path, parts: Parts) -> None:
     shards = Shards(folder, attempts=1)
     for index in range(min(len(shards.names), 4)):
         read_held(shards.held(index, None))
+
+
+@cache
+def whole_lmdb() -> dict[str, bytes]:
+    """The files of a right LMDB folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "l"
+        write_lmdb(place, PICTURE_NAMES, encoded_pictures().__getitem__)
+        return {name: (place / name).read_bytes() for name in (DATA, META)}
+
+
+def lmdb_seeds(_: Path) -> list[Parts]:
+    return [{META: whole_lmdb()[META]}]
+
+
+def read_lmdb(folder: Path, parts: Parts) -> None:
+    """As the data of a training, with a right data.mdb beside any meta_info.txt."""
+    written(folder, {**whole_lmdb(), **parts})
+    store = LmdbFolder(folder)
+    for index in range(min(len(store.names), 4)):
+        read_held(store.held(index, None))
 
 
 # Weights and checkpoints --------------------------------------------------------------------------

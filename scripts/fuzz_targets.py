@@ -30,6 +30,7 @@ from restore.commands.shared import read_tree
 from restore.data.blocks import BLOCK_FILES, read_blocks, shape_of_blocks
 from restore.data.prepare import dnd
 from restore.data.prepare.source import Source
+from restore.data.stores.lmdb_store import META
 from restore.metrics.niqe import FEATURES, NiqeModel
 from restore.options import override, read_document
 from restore.options_yaml import dump
@@ -49,8 +50,10 @@ from fuzz_stores import (
     PACK_PARTS,
     SHARDS_PARTS,
     checkpoint_seeds,
+    lmdb_seeds,
     pack_seeds,
     read_checkpoint,
+    read_lmdb,
     read_pack,
     read_shards,
     read_weights_file,
@@ -251,6 +254,7 @@ TARGETS = {
     "options": Target(option_seeds, read_option_file, ("text", "set"), option_words),
     "pack": Target(pack_seeds, read_pack, PACK_PARTS),
     "shards": Target(shards_seeds, read_shards, SHARDS_PARTS),
+    "lmdb": Target(lmdb_seeds, read_lmdb, (META,)),
     "weights": Target(weights_seeds, read_weights_file, ("how", "head", "data"), weights_words),
     "checkpoint": Target(checkpoint_seeds, read_checkpoint, CHECKPOINT_PARTS),
     "image": Target(image_seeds, read_image, ONE, image_words),

@@ -789,9 +789,8 @@ ROWS: dict[int, Bad | Good | Elsewhere] = {
     79: Bad(
         cut_weights,
         "error[WGT04]: weights file is damaged or cut short (net.pth): got "
-        "RuntimeError: PytorchStreamReader failed reading zip archive: failed "
-        "finding central directory. This is an internal miniz error. If yo; expected "
-        "a whole file from torch.save; fix: copy or download it again",
+        "BadZipFile: File is not a zip file; expected a whole file from torch.save; fix: "
+        "copy or download it again",
         WEIGHTS,
     ),
     80: Bad(

@@ -28,11 +28,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
+from restore import images
 from restore.commands.convert import _training_of
 from restore.data.blocks import BLOCK_FILES, shape_of_blocks
 from restore.data.fingerprint import FileHashes
 from restore.data.prepare import dnd
 from restore.data.prepare.source import Source
+from restore.data.stores.lmdb_store import META, LmdbFolder, write_lmdb
 from restore.errors import DataError, RestoreError, WeightsError
 from restore.metrics.niqe import FEATURES, NiqeModel
 from restore.recipes.build import weights_file
@@ -41,7 +43,17 @@ from restore.reports.records import ImageRow, read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "fuzz.py"
-TARGETS = ("options", "pack", "shards", "weights", "checkpoint", "image", "archive", "matrix")
+TARGETS = (
+    "options",
+    "pack",
+    "shards",
+    "lmdb",
+    "weights",
+    "checkpoint",
+    "image",
+    "archive",
+    "matrix",
+)
 
 
 def peak(act: Callable[[], object]) -> int:
@@ -224,6 +236,18 @@ def test_what_is_only_remembered_is_done_again(tmp_path: Path, body: bytes) -> N
     log.write_bytes(body + b'\n{"step": 1, "val/a/psnr": 30}\n')
     (series,) = read_curves("run", log)
     assert series.measure == "val/a/psnr"
+
+
+def test_an_lmdbs_list_with_a_line_that_is_no_name(tmp_path: Path) -> None:
+    picture = images.encode(np.zeros((3, 4, 3), np.uint8), ".png", "a.png")
+    write_lmdb(tmp_path / "l", ["a.png"], lambda _: picture)
+    meta = tmp_path / "l" / META
+    meta.write_text("a.png" + " " * 200_000 + "x\n")  # read in linear time
+    assert len(LmdbFolder(tmp_path / "l").names) == 1
+    for line in (". (3,4,3) 1", "/"):
+        meta.write_text(f"{line}\n")
+        with pytest.raises(DataError, match=r"error\[DAT10\].*in meta_info.txt"):
+            LmdbFolder(tmp_path / "l")
 
 
 # The fuzzer's targets -----------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def _pick(
             "WGT03",
             "weights file holds no state dict",
             source,
-            ", ".join(map(str, list(content)[:SHOWN])) or "nothing",
+            ", ".join(str(name)[:40] for name in list(content)[:SHOWN]) or "nothing",
             "a dict of tensors",
             "save network.state_dict()",
         )

@@ -7,10 +7,8 @@ trainers leave beside the tensors (settings, scores, paths) becomes inert stand-
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from restore.archs.weights_bombs import refuse_bombs, runs_code
 from restore.errors import WeightsError
 
 
@@ -77,9 +76,6 @@ _STANDS_FOR: dict[type, tuple[str, ...]] = {
 STAND_INS: list[Any] = [
     (stand_in, name) for stand_in, names in _STANDS_FOR.items() for name in names
 ]
-
-_MAKER = re.compile(rb"c((?:__builtin__|builtins)\nbytearray|torch[.\w]*\n\w*Tensor)\n")
-"""Names in a pickle of what makes memory out of a number; stored tensors come by other names."""
 
 
 def check_sha256(path: str | os.PathLike[str], wanted: str) -> str:
@@ -181,7 +177,7 @@ def _read_safetensors(file: Path) -> dict[str, Any]:
 def _read_pickle(file: Path) -> dict[str, Any]:
     name = str(file)
     try:
-        _refuse_bombs(file)
+        refuse_bombs(file)
         with torch.serialization.safe_globals(STAND_INS):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except WeightsError:
@@ -190,7 +186,7 @@ def _read_pickle(file: Path) -> dict[str, Any]:
         text = str(error)
         blocked = re.search(r"(?:GLOBAL|global) (\S+)", text)
         if blocked:
-            raise _runs_code(name, blocked.group(1)) from None
+            raise runs_code(name, blocked.group(1)) from None
         reason = text.partition("WeightsUnpickler error: ")[2].lstrip() or text or "nothing said"
         raise WeightsError.of(
             "WGT04",
@@ -222,51 +218,6 @@ def _read_pickle(file: Path) -> dict[str, Any]:
                 "save it again with .contiguous()",
             )
     return dict(content)
-
-
-def _refuse_bombs(file: Path) -> None:
-    """A few kB could fill all memory: torch.save neither compresses, nor stores two entries in the
-    same bytes, nor makes what it does not store."""
-    if not zipfile.is_zipfile(file):
-        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as held:
-            _refuse_makers(file, held)
-        return
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-        for entry in entries:
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise _bomb(file, "compressed entry in a weights file", entry.filename,
-                            "entries as torch.save stores them")  # fmt: skip
-        listed, there = sum(entry.file_size for entry in entries), file.stat().st_size
-        if listed > there:
-            raise _bomb(file, "weights file lists more than it holds", f"{listed} bytes in entries",
-                        f"at most the file's {there}")  # fmt: skip
-        for entry in entries:
-            if entry.filename.endswith(".pkl"):
-                _refuse_makers(file, archive.read(entry))
-
-
-def _bomb(file: Path, what: str, got: str, expected: str) -> WeightsError:
-    return WeightsError.of("WGT07", what, str(file), got, expected, "save it again with torch.save")
-
-
-def _refuse_makers(file: Path, pickled: bytes | mmap.mmap) -> None:
-    """Refuse a pickle that names what torch's unpickler would call with any size, or with lists of
-    lists of the same lists."""
-    found = _MAKER.search(pickled)
-    if found:
-        raise _runs_code(str(file), found[1].decode().replace("\n", "."))
-
-
-def _runs_code(name: str, what: str) -> WeightsError:
-    return WeightsError.of(
-        "WGT02",
-        "weights file wants to run code",
-        name,
-        f"global {what}",
-        "tensors and plain containers",
-        "ask its author for a safetensors file",
-    )
 
 
 def _tensors(content: Mapping[str, Any]) -> list[tuple[str, Tensor]]:

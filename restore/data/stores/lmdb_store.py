@@ -26,7 +26,7 @@ from restore.errors import DataError
 DATA, META = "data.mdb", "meta_info.txt"
 COMMIT_EVERY = 256  # images
 FIRST_MAP = 1 << 24  # bytes; doubled when full, so nothing depends on it
-_LINE = re.compile(r"(.+?)(?: \([\d,]+\)(?: \d+)?)?\s*")  # name, shape, compression level
+_LINE = re.compile(r"(.+?)(?: \([\d,]+\)(?: \d+)?)?")  # name, shape, compression level
 
 
 class LmdbFolder(FileStore):
@@ -119,10 +119,13 @@ def _names(root: str) -> Sequence[str]:
             f"a folder with {DATA} and {META}",
             "correct the path, or make it with restore prepare lmdb",
         ) from None
-    lines = [_LINE.fullmatch(line) for line in text.split("\n") if line.strip()]
+    lines = [_LINE.fullmatch(line.rstrip()) for line in text.split("\n") if line.strip()]
     names = sorted(line.group(1) for line in lines if line is not None)
     if not names:
         raise _damaged(root, f"no line in {META}")
+    for name in names:
+        if not PurePosixPath(name).name:
+            raise _damaged(root, f"{name!r} in {META}")
     return names
 
 
