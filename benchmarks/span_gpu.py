@@ -1,6 +1,6 @@
 """SPAN on a GPU: training step and deploy-form inference, median of queued runs.
 
-  python benchmarks/span_gpu.py [--no-record]
+python benchmarks/span_gpu.py [--no-record]
 """
 
 from __future__ import annotations

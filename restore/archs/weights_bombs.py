@@ -14,7 +14,7 @@ import re
 import struct
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from restore.errors import WeightsError
 
@@ -84,8 +84,9 @@ def _refuse_makers(file: Path, pickled: bytes | mmap.mmap) -> None:
         raise runs_code(str(file), found[1].decode().replace("\n", "."))
 
 
-def _refuse_knots(file: Path, stream: IO[bytes] | mmap.mmap, size: int) -> None:
-    """Refuse a pickle whose tuples hold tuples of the same tuples, or are nested deeply.
+def _refuse_knots(file: Path, stream: Any, size: int) -> None:
+    """Refuse a pickle, the next of `stream` (a file or a map of one), whose tuples hold tuples of
+    the same tuples, or are nested deeply.
 
     As a key a tuple is hashed with all inside it, shared or not, by a function that calls itself.
     So whatever can be a key is counted, (all inside it, depth), whenever it is made or fetched.

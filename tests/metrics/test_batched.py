@@ -51,9 +51,7 @@ def test_rules_give_the_digits_of_single_images(name: str, border: int, device: 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("device", DEVICES)
-def test_any_type_and_number_of_channels(
-    dialect: Dialect, dtype: torch.dtype, device: str
-) -> None:
+def test_any_type_and_number_of_channels(dialect: Dialect, dtype: torch.dtype, device: str) -> None:
     restored, target = (unit(i).to(device, dtype) for i in pictures((2, 1, 14, 19)))
     restored[0, 0, 0, 0] = 3.0
     found = psnr_batch(restored, target, border=1), ssim_batch(restored, target, dialect=dialect)
