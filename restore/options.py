@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from restore.errors import OptionError, Problem
 from restore.options_yaml import load
-from restore.section import Path, Section, parse
+from restore.parsing import parse
+from restore.section import Path, Section
 
 MAX_BYTES = 1 << 20
 

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from restore.errors import OptionError, Problem
 from restore.options import Document, override, read_document
-from restore.section import Path, Section, parse
+from restore.parsing import parse
+from restore.section import Path, Section
 
 S = TypeVar("S", bound=Section)
 

@@ -18,6 +18,7 @@ FLOORS: dict[str, tuple[int, str]] = {
     "restore.errors": (1, "errors"),
     "restore.catalog": (2, "catalog"),
     "restore.section": (2, "catalog"),
+    "restore.parsing": (2, "catalog"),
     "restore.images": (2, "images"),
     "restore.image_files": (2, "images"),
     "restore.image_headers": (2, "images"),

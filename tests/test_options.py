@@ -20,18 +20,10 @@ from restore.errors import OptionError
 from restore.metrics.protocols import PROTOCOLS, default_border
 from restore.options import read_document, read_options, scalar
 from restore.options_yaml import dump
+from restore.parsing import parse
 from restore.recipes.checks import check_train
 from restore.recipes.trees import TestingOptions, TrainTree, ValidationOptions
-from restore.section import (
-    Count,
-    OneOf,
-    Section,
-    UserPath,
-    mistake,
-    no_effect,
-    parse,
-    without_effect,
-)
+from restore.section import Count, OneOf, Section, UserPath, mistake, no_effect, without_effect
 
 from helpers import TINY_TRAIN
 

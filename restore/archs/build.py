@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from restore.archs.table import NETWORK, architecture_of
-from restore.section import Path, Section, parse
+from restore.parsing import parse
+from restore.section import Path, Section
 
 
 class _Request(Section):

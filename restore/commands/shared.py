@@ -13,7 +13,8 @@ from restore.errors import DataError, OptionError, Problem, WeightsError
 from restore.evaluation.options import PredictorOptions
 from restore.options import Document
 from restore.options_legacy import read_translated
-from restore.section import Section, parse, without_effect
+from restore.parsing import parse
+from restore.section import Section, without_effect
 
 if TYPE_CHECKING:
     from restore.recipes.bench_trees import BenchTree
