@@ -22,6 +22,7 @@ FLOORS: dict[str, tuple[int, str]] = {
     "restore.image_files": (2, "images"),
     "restore.image_headers": (2, "images"),
     "restore.image_rows": (2, "images"),
+    "restore.image_writing": (2, "images"),
     "restore.png": (2, "images"),
     "restore.world": (2, "world"),
     "restore.ops": (2, "ops"),
