@@ -14,7 +14,7 @@ import numpy as np
 from restore import png
 from restore.errors import DataError
 from restore.image_files import KIND_OF_SUFFIX, SUFFIXES
-from restore.image_headers import flaw
+from restore.image_flaws import flaw
 
 
 def write(path: str | os.PathLike[str], image: np.ndarray) -> None:

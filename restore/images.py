@@ -27,7 +27,8 @@ from restore.image_files import KIND_OF_SUFFIX
 from restore.image_files import SUFFIXES as SUFFIXES
 from restore.image_files import list_images as list_images
 from restore.image_files import list_names as list_names
-from restore.image_headers import Facts, facts_of, flaw, kind_of, size_of, without_orientation
+from restore.image_flaws import flaw
+from restore.image_headers import Facts, facts_of, kind_of, size_of, without_orientation
 from restore.image_writing import encode as encode
 from restore.image_writing import write as write
 

@@ -20,6 +20,7 @@ FLOORS: dict[str, tuple[int, str]] = {
     "restore.section": (2, "catalog"),
     "restore.images": (2, "images"),
     "restore.image_files": (2, "images"),
+    "restore.image_flaws": (2, "images"),
     "restore.image_headers": (2, "images"),
     "restore.image_rows": (2, "images"),
     "restore.image_writing": (2, "images"),
