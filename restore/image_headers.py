@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from restore.errors import DataError, Problem
+from restore.image_flaws import flaw
 
 T = TypeVar("T")
 
@@ -25,7 +25,6 @@ PACKED_LIMIT = 1 << 20  # compressed bytes of one PNG text or profile chunk
 INFLATED_LIMIT = 8 << 20  # inflated bytes of all such chunks of a file together
 TAG_VALUES_LIMIT = 1 << 22  # values of one TIFF tag: four million strips
 TILE_LIMIT = 1 << 24  # pixels of one TIFF tile, which the decoder holds beside the image
-AGAIN = "copy or download the file again, or take it out of the set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +36,6 @@ class Facts:
     plain_rgb: bool = False  # a PNG or JPEG of RGB and nothing else
     gray_alpha: bool = False  # a PNG of gray with an alpha channel
     gray_key: int | None = None  # the gray value, as decoded, that a PNG declares transparent
-
-
-PROBLEMS = {  # code -> (what is wrong, the usual way out)
-    "IMG00": ("the image file cannot be read", "check the path and who may read it"),
-    "IMG01": ("the image file is empty", AGAIN),
-    "IMG02": ("not an image that we can read", "convert it to PNG, or download it again"),
-    "IMG03": ("the image file is cut short", AGAIN),
-    "IMG04": ("the image file is damaged", AGAIN),
-    "IMG05": ("the pixel format does not fit", "convert it to an 8-bit gray or RGB PNG"),
-    "IMG06": ("the image is partly transparent", "flatten it, or restore infer --alpha drop"),
-    "IMG07": ("the image is CMYK", "convert it to RGB first, with its colour profile"),
-    "IMG08": ("the image is stored turned", "turn its pixels and clear the tag"),
-    "IMG09": ("the image is too large", "cut it up, or restore infer --max-pixels N"),
-    "IMG10": ("compressed text in the PNG is too large", "save it again without its metadata"),
-    "IMG11": ("only single still images can be read", "save the frame that is meant as a PNG"),
-    "IMG12": ("the image holds NaN or infinity", "find out what wrote it; save finite values"),
-    "IMG13": ("the image cannot be written", "check the folder, the suffix and the array"),
-    "DAT02": ("no such folder", "correct the path, or prepare the data set"),
-    "DAT03": ("no image in the folder", "correct the path: are the images a folder deeper?"),
-    "DAT04": ("the folder cannot be read", "change its permissions"),
-}
-
-
-def flaw(code: str, where: str, got: str, expected: str, fix: str | None = None) -> DataError:
-    """The DataError of one code of PROBLEMS, ready to raise; `fix` when the usual one is wrong."""
-    what, usual = PROBLEMS[code]
-    return DataError(Problem(code, what, where, got, expected, fix or usual))
 
 
 def kind_of(data: bytes, where: str) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 
-from restore import images, png
+from restore import png
 from restore.image_files import KIND_OF_SUFFIX
-from restore.image_headers import flaw
+from restore.image_writing import WholeFile, too_large, write
 
 
 class Rows(Protocol):
@@ -44,7 +42,7 @@ class ImageFile(Rows):
     """An image file in the format of its suffix; usable in `with`, at whose end it appears whole,
     or not at all after an error. A PNG is written as its rows come; others are held until then.
 
-    Folders are not made. Raises DataError IMG13 as `images.write` does.
+    Folders are not made. Raises DataError IMG13.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,61 +68,31 @@ class ImageFile(Rows):
         if isinstance(self._rows, _Png):
             self._rows.close(whole=error is None)
         elif error is None:
-            images.write(self._path, self._rows.image)
+            write(self._path, self._rows.image)
 
 
 class _Png(Rows):
-    """A PNG under a temporary name beside `path`, until it is closed as whole."""
+    """A PNG of rows as they come; `close` gives the file its name, or removes it."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._file = path, _opened(path)
+        self._path, self._file = path, WholeFile(path)
 
     def begin(self, height: int, width: int, channels: int, bits: int) -> None:
         if max(height, width) > png.LARGEST_SIDE:
-            raise images.too_large(str(self._path), height, width, "PNG")
+            raise too_large(str(self._path), height, width, "PNG")
         self._encoder, self._missing = png.Encoder(height, width, channels, bits), height
-        try:
-            self._file.seek(0)
-            self._file.truncate()
-        except OSError as error:
-            raise _unwritable(self._path, error) from None
-        self._write(self._encoder.head)
+        self._file.clear()
+        self._file.write(self._encoder.head)
 
     def add(self, rows: np.ndarray) -> None:
         self._missing -= len(rows)
-        self._write(self._encoder.rows(rows))
+        self._file.write(self._encoder.rows(rows))
 
     def close(self, *, whole: bool) -> None:
-        """Give the file its name, or remove it."""
-        temporary = Path(self._file.name)
         try:
             if whole:
                 assert self._missing == 0
-                self._write(self._encoder.end())
-            self._file.close()
-            if whole:
-                os.replace(temporary, self._path)
-        except OSError as error:
-            raise _unwritable(self._path, error) from None
+                self._file.write(self._encoder.end())
+                self._file.finish()
         finally:
-            self._file.close()
-            temporary.unlink(missing_ok=True)
-
-    def _write(self, data: bytes) -> None:
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise _unwritable(self._path, error) from None
-
-
-def _opened(path: Path) -> IO[bytes]:
-    # The name is short and of its own, as the target's may already be as long as names can be.
-    try:
-        return open(path.parent / f".{os.getpid()}-{secrets.token_hex(6)}.tmp", "xb")
-    except (OSError, ValueError) as error:
-        raise _unwritable(path, error) from None
-
-
-def _unwritable(path: Path, error: Exception) -> Exception:
-    fix = None if path.parent.is_dir() else "make the folder first"
-    return flaw("IMG13", str(path), str(error), "a folder to write in", fix)
+            self._file.discard()

@@ -1,10 +1,11 @@
 """Floor 2. Images on disk, and the one array convention.
 
 At rest an image is uint8 or uint16, HWC RGB (H, W, 3) or gray (H, W). In flight it is float, CHW,
-in [0, 1]. Only this file converts. `read` looks before it decodes (see `image_headers`): existence,
-size, magic bytes, header dimensions, wholeness; then `png` or OpenCV decodes, unchanged; then our
-own rules for alpha, orientation and channels apply. All user mistakes are a DataError, IMG00 to
-IMG13 for a file and DAT02 to DAT04 for a folder.
+in [0, 1]. Only this file and `image_floats` convert between them. `read` looks before it decodes
+(see `image_headers`): existence, size, magic bytes, header dimensions, wholeness; then `png` or
+OpenCV decodes, unchanged; then our own rules for alpha, orientation and channels apply. `write` is
+in `image_writing`. All user mistakes are a DataError, IMG00 to IMG13 for a file and DAT02 to DAT04
+for a folder.
 
 What no decoder can tell: damaged bytes inside a JPEG or a lossy WebP scan. They read as other
 pixels; only a checksum made beforehand finds them.
@@ -14,30 +15,30 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import stat
-from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from restore import png
 from restore.errors import DataError, printable
-from restore.image_files import KIND_OF_SUFFIX, SUFFIXES
+from restore.image_files import KIND_OF_SUFFIX
+from restore.image_files import SUFFIXES as SUFFIXES
 from restore.image_files import list_images as list_images
 from restore.image_files import list_names as list_names
+from restore.image_flaws import flaw
 from restore.image_floats import to_float as to_float
-from restore.image_headers import Facts, facts_of, flaw, kind_of, size_of, without_orientation
-
-DECODER_MAX_PIXELS = 1_000_000_000  # OpenCV's own limit, behind ours; read when it is imported
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(DECODER_MAX_PIXELS))
-import cv2  # noqa: E402
+from restore.image_headers import Facts, facts_of, kind_of, size_of, without_orientation
+from restore.image_writing import encode as encode
+from restore.image_writing import write as write
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
     # What OpenCV would print about a broken file comes as a DataError.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 MAX_PIXELS = 100_000_000
+DECODER_MAX_PIXELS = 1_000_000_000  # OpenCV itself refuses 2**30
 HEAD = 1 << 16  # bytes in which nearly every header ends
 AlphaRule = Literal["refuse", "drop", "black"]
 OrientRule = Literal["refuse", "apply"]
@@ -107,6 +108,8 @@ def decode(
         image = _flatten(image, facts, kind, alpha, where)
     if facts.orientation != 1:
         image = _upright(image, facts.orientation)
+        turn = f"EXIF orientation {facts.orientation}"
+        _note("orientation", f"{where} is turned upright, as its {turn} says; others alike")
     if channels == 1 and image.ndim == 3:
         raise flaw("IMG05", where, "an RGB image", "a gray one", "convert it, or set channels to 3")
     return as_rgb(image) if channels == 3 else image
@@ -185,62 +188,6 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         if size <= HEAD:
             raise
     return size_of(kind, load(where), where)
-
-
-def write(path: str | os.PathLike[str], image: np.ndarray) -> None:
-    """Write a uint8 or uint16 image, (H, W, 3) RGB or (H, W), in the format of the suffix.
-
-    Lossless but for JPEG (quality 95). uint16 goes to PNG and TIFF only; WebP has no gray and
-    stores RGB. The file appears whole or not at all; folders are not made. Raises DataError IMG13.
-    """
-    target = Path(path)
-    encoded = encode(image, target.suffix, str(target))
-    # The name is short and of its own, as the target's may already be as long as names can be.
-    temporary = target.parent / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                file.write(encoded)
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except (OSError, ValueError) as error:
-        there = target.parent.is_dir()
-        fix = "check permissions and free space" if there else "make the folder first"
-        raise flaw("IMG13", str(target), str(error), "a folder to write in", fix) from None
-
-
-def encode(image: np.ndarray, suffix: str, where: str) -> bytes:
-    """The bytes that `write` puts into a file of this suffix; `where` names it in messages."""
-    kind = KIND_OF_SUFFIX.get(suffix.lower())
-    if kind is None:
-        raise flaw("IMG13", where, f"suffix {suffix!r}", f"one of {' '.join(sorted(SUFFIXES))}")
-    bits = ("uint8", "uint16") if kind in ("PNG", "TIFF") else ("uint8",)
-    if image.dtype.name not in bits:
-        raise flaw("IMG13", where, f"{image.dtype} values", f"{' or '.join(bits)} for {kind}")
-    if image.size == 0 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3):
-        raise flaw("IMG13", where, f"shape {image.shape}", "(H, W, 3) RGB or (H, W)")
-    encoded = png.encode(image) if kind == "PNG" else _encode(image, suffix)
-    if encoded is None:
-        raise too_large(where, image.shape[0], image.shape[1], kind)
-    return encoded
-
-
-def too_large(where: str, height: int, width: int, kind: str) -> DataError:
-    """The DataError of an image that a format cannot hold."""
-    return flaw("IMG13", where, f"{width}x{height} pixels", f"a size that {kind} can hold")
-
-
-def _encode(image: np.ndarray, suffix: str) -> bytes | None:
-    """By OpenCV; None when the format cannot hold the image."""
-    image = np.ascontiguousarray(image)
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    try:
-        done, encoded = cv2.imencode(suffix.lower(), bgr)
-    except cv2.error:
-        return None
-    return encoded.tobytes() if done else None
 
 
 def quantise(image: np.ndarray, bits: int = 8) -> np.ndarray:

@@ -417,6 +417,18 @@ def test_cmyk() -> None:
     assert refused(pil(ink, "JPEG")) == refused(pil(ink, "TIFF")) == "IMG07"
 
 
+def test_a_turned_image_is_noted_once(caplog: pytest.LogCaptureFixture) -> None:
+    images._noted.clear()
+    exif = Image.Exif()
+    exif[274] = 6
+    with caplog.at_level(logging.WARNING, "restore"):
+        for where in ("a.jpg", "b.jpg"):
+            images.decode(pil(RGB, "JPEG", exif=exif), where, orient="apply")
+    assert caplog.messages == [
+        "a.jpg is turned upright, as its EXIF orientation 6 says; others alike"
+    ]
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("array", [RGB, GRAY], ids=["rgb", "gray"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -72,7 +72,7 @@ class Detected:
     @property
     def architecture(self) -> str:
         """The name under which `network_g.type` knows the network."""
-        return str(getattr(self.options, "type"))  # noqa: B009
+        return self.told["type"]
 
     @property
     def family(self) -> Family:
@@ -120,7 +120,7 @@ def detect(shapes: Shapes) -> Detected | None:
 def _matched(prefix: str, own: Shapes, options: Section, told: dict[str, Any]) -> Detected:
     architecture = ARCHS[told["type"]]
     differences = Differences.between(own, shapes_of(options), architecture.ignored_keys)
-    found = Detected(prefix, options, told, differences, (), "")
+    found = Detected(prefix, options, told, differences, presets=(), nearest="")
     distances = {preset: len(found.differing(preset)) for preset in architecture.presets}
     fitting = [
         preset
@@ -131,7 +131,7 @@ def _matched(prefix: str, own: Shapes, options: Section, told: dict[str, Any]) -
         )
     ]
     nearest = min(distances, key=lambda preset: distances[preset], default="")
-    return Detected(prefix, options, told, differences, tuple(fitting), nearest)
+    return replace(found, presets=tuple(fitting), nearest=nearest)
 
 
 def _alike(key: str, own: Any, other: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
+from restore.archs.options import demand_image_skip
 from restore.section import Count, Section, mistake, no_effect
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -138,13 +139,6 @@ class MairUnetOptions(_Common):
     @field_validator("out_channels")
     @classmethod
     def _image_skip_fits(cls, channels: int, info: ValidationInfo) -> object:
-        inputs = info.data.get("inp_channels", channels)
-        added = not info.data.get("dual_pixel_task")
-        if added and channels != inputs and 1 not in (channels, inputs):
-            raise mistake(
-                "OPT25",
-                f"out_channels {channels} cannot be added to the input of {inputs}",
-                f"inp_channels = out_channels = {inputs}",
-                "make both the same, or set dual_pixel_task: true",
-            )
+        if not info.data.get("dual_pixel_task"):
+            demand_image_skip(channels, info, "dual_pixel_task: true")
         return channels

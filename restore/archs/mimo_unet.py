@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restore.archs.layers import fast_layout
 from restore.archs.options import MimoUnetOptions, MimoUnetPlusOptions
 
 WIDTHS = (32, 64, 128)  # at full, half and quarter size
@@ -133,11 +134,6 @@ def merged(
     return sum(parts[1:], parts[0])
 
 
-def fast_layout(x: Tensor) -> Tensor:
-    """`x` with the channels last in memory where that is faster: on a CPU, by 1.3 ×."""
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
-
-
 class MIMOUNet(nn.Module):
     """`x: (B, 3, H, W)` in [0, 1] -> it restored at full, half and quarter size, finest first.
 
@@ -183,7 +179,7 @@ class MIMOUNet(nn.Module):
         return [*self.Encoder, *self.Decoder]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = fast_layout(x)
+        x = fast_layout(x)  # 1.3 × as fast
         x2, x4 = x[..., ::2, ::2], x[..., ::4, ::4]
 
         e1 = self.Encoder[0](self.feat_extract[0](x))

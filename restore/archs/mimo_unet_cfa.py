@@ -29,7 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restore.archs.mimo_unet import conv, doubling, fast_layout, merged
+from restore.archs.layers import fast_layout
+from restore.archs.mimo_unet import conv, doubling, merged
 from restore.archs.options import MimoUnetPlusCfaOptions
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restore.archs.layers import fast_layout
 from restore.archs.options import MirnetV2Options
 
 GROUPS = (1, 2, 4, 4)
@@ -187,10 +188,7 @@ class MIRNetV2(nn.Module):
         return [m for m in self.modules() if isinstance(m, MultiScaleBlock)]
 
     def forward(self, lq: Tensor) -> Tensor:
-        x = lq
-        if lq.device.type == "cpu":  # grouped convolutions are 2 to 4 times as fast in this layout
-            x = lq.contiguous(memory_format=torch.channels_last)
-        shallow = self.conv_in(x)
+        shallow = self.conv_in(fast_layout(lq))  # grouped convolutions gain most, 2 to 4 ×
         deep = self.body(shallow)
         if self.options.task == "defocus_deblurring":
             return self.conv_out(deep + shallow)

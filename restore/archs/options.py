@@ -11,6 +11,21 @@ from pydantic_core.core_schema import ValidationInfo
 from restore.section import Count, Section, mistake, no_effect
 
 
+def demand_image_skip(channels: int, info: ValidationInfo, other: str) -> None:
+    """Refuse `out_channels` to which an input of `inp_channels` cannot be added.
+
+    `other`: the setting with which it is not added.
+    """
+    inputs = info.data.get("inp_channels", channels)
+    if channels != inputs and 1 not in (channels, inputs):
+        raise mistake(
+            "OPT25",
+            f"out_channels {channels} cannot be added to the input of {inputs}",
+            f"inp_channels = out_channels = {inputs}",
+            f"make both the same, or set {other}",
+        )
+
+
 class SpanOptions(Section):
     """SPAN (arXiv 2311.12770, section 3); names as in the official constructor."""
 
@@ -73,14 +88,8 @@ class MirnetV2Options(Section):
     @field_validator("out_channels")
     @classmethod
     def _image_skip_fits(cls, channels: int, info: ValidationInfo) -> object:
-        inputs = info.data.get("inp_channels", channels)
-        if info.data.get("task") is None and channels != inputs and 1 not in (channels, inputs):
-            raise mistake(
-                "OPT25",
-                f"out_channels {channels} cannot be added to the input of {inputs}",
-                f"inp_channels = out_channels = {inputs}",
-                "make both the same, or set task: defocus_deblurring",
-            )
+        if info.data.get("task") is None:
+            demand_image_skip(channels, info, "task: defocus_deblurring")
         return channels
 
     @field_validator("n_feat")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restore.archs.layers import enlarging, mean_map
 from restore.archs.options import SpanOptions
 from restore.ops.devices import autocast_device
 
@@ -113,13 +114,9 @@ class SPAN(nn.Module):
             self.add_module(f"block_{index}", Block(width, unit))
         self.conv_cat = nn.Conv2d(4 * width, width, 1)
         self.conv_2 = unit(width, width)
-        self.upsampler = nn.Sequential(
-            nn.Conv2d(width, options.num_out_ch * scale**2, 3, padding=1), nn.PixelShuffle(scale)
-        )
-        # The mean's float32 rounding is part of the published network, in any precision.
-        mean = torch.tensor(options.rgb_mean, dtype=torch.float32).view(1, -1, 1, 1)
+        self.upsampler = enlarging(width, options.num_out_ch, [scale])
         self.mean: Tensor
-        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("mean", mean_map(options.rgb_mean), persistent=False)
 
     def forward(self, lq: Tensor) -> Tensor:
         shallow = self.conv_1((lq - self.mean.to(lq.dtype)) * self.options.img_range)

@@ -130,7 +130,6 @@ MAIR_UNET = replace(
     name="MaIRUNet",
     options=MairUnetOptions,
     builder="restore.archs.mair.mair_unet:build",
-    scans=True,
     scale=lambda options: 1,
     scale_key=None,
     channels=lambda options: options.inp_channels,

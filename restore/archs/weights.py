@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from restore.archs.detect import PREFIXES, nearest_variant
+from restore.archs.detect import PREFIXES, Differences, nearest_variant
 from restore.archs.table import architecture_of
 from restore.archs.weights_file import read_weights
 from restore.errors import WeightsError
@@ -62,20 +62,13 @@ def load_weights(
     state, container = _pick(content, key, source)
     own = network.state_dict()
     state, prefix, beside = _without_prefix(state, own)
-    ignorable = _ignorable(network)
-    ignored = beside + tuple(k for k in state if k not in own and ignorable.fullmatch(k))
-    missing = tuple(k for k in own if k not in state)
-    unexpected = tuple(k for k in state if k not in own and not ignorable.fullmatch(k))
-    shared = [k for k in own if k in state]
-    mismatched = tuple(
-        f"{k} {tuple(state[k].shape)} ≠ {tuple(own[k].shape)}"
-        for k in shared
-        if state[k].shape != own[k].shape
-    )
-    if strict and (missing or unexpected or mismatched):
-        variant = nearest_variant({key: tuple(value.shape) for key, value in state.items()})
-        raise _mismatch(source, missing, unexpected, mismatched, variant)
-    fitting = {k: state[k] for k in shared if state[k].shape == own[k].shape}
+    shapes = _shapes(state)
+    differ = Differences.between(shapes, _shapes(own), _ignored_keys(network))
+    if strict and differ:
+        raise _mismatch(source, differ, nearest_variant(shapes))
+    unexpected = set(differ.unexpected)
+    ignored = tuple(k for k in state if k not in own and k not in unexpected)
+    fitting = {k: state[k] for k in own if k in state and state[k].shape == own[k].shape}
     for name, value in fitting.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise WeightsError.of(
@@ -88,7 +81,14 @@ def load_weights(
             )
     network.load_state_dict(fitting, strict=False)
     return LoadReport(
-        source, container, prefix, len(fitting), ignored, missing, unexpected, mismatched
+        source,
+        container,
+        prefix,
+        len(fitting),
+        beside + ignored,
+        differ.missing,
+        differ.unexpected,
+        differ.mismatched,
     )
 
 
@@ -149,19 +149,16 @@ def _leads(prefix: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) 
     return everywhere or 2 * sum(prefix + key in state for key in own) > len(own)
 
 
-def _ignorable(network: nn.Module) -> re.Pattern[str]:
+def _ignored_keys(network: nn.Module) -> str:
     options = getattr(network, "options", None)
-    known = hasattr(options, "type")
-    return re.compile(architecture_of(options).ignored_keys if known else "")
+    return architecture_of(options).ignored_keys if hasattr(options, "type") else ""
 
 
-def _mismatch(
-    source: str,
-    missing: tuple[str, ...],
-    unexpected: tuple[str, ...],
-    mismatched: tuple[str, ...],
-    variant: str,
-) -> WeightsError:
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def _mismatch(source: str, differ: Differences, variant: str) -> WeightsError:
     def listed(what: str, keys: tuple[str, ...]) -> str:
         more = f", … ({len(keys) - SHOWN} more)" if len(keys) > SHOWN else ""
         return f"{len(keys)} {what}: {', '.join(keys[:SHOWN])}{more}"
@@ -169,9 +166,9 @@ def _mismatch(
     found = [
         listed(what, keys)
         for what, keys in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape (file ≠ network)", mismatched),
+            ("missing", differ.missing),
+            ("unexpected", differ.unexpected),
+            ("of another shape (file ≠ network)", differ.mismatched),
         )
         if keys
     ]
@@ -235,7 +232,7 @@ def tensors_of(
 
 def shapes_in(path: str | os.PathLike[str], key: str | None = None) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors of a weights file."""
-    return {name: tuple(value.shape) for name, value in tensors_of(path, key)[0].items()}
+    return _shapes(tensors_of(path, key)[0])
 
 
 def official_state(network: nn.Module) -> dict[str, Tensor]:

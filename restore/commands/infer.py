@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     with progress(len(jobs), 0, "infer", shown=len(jobs) > 1) as bar:
         for source, target in jobs:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with ImageFile(target) as file:
-                predictor.write(images.read(source, **rules), file)
+            with ImageFile(target) as restored:
+                predictor.write(images.read(source, **rules), restored)
             bar.update()
     return 0

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Resize every input."""
     log_to_console(first_rank=True)
     from restore import images
-    from restore.image_headers import flaw
+    from restore.image_flaws import flaw
     from restore.ops.resize import exact_scale, imresize
 
     try:

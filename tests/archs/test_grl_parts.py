@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from restore.archs import build_network
 from restore.archs.build import network_options
 from restore.archs.grl.layers import anchors, closing
-from restore.archs.grl.network import GRL, RGB_MEAN
+from restore.archs.grl.network import GRL
 from restore.archs.grl_options import GRL_PRESETS, GrlOptions
+from restore.archs.layers import RGB_MEAN
 from restore.archs.table import ARCHS
 from restore.errors import OptionError
 from restore.section import without_effect

@@ -18,7 +18,7 @@ from restore.archs.grl.tables import Geometry, Grid, Pair, Region, as_cells
 from restore.archs.grl_options import GrlOptions
 
 
-def _heads(x: Tensor, count: int) -> Tensor:
+def by_head(x: Tensor, count: int) -> Tensor:
     """`(G, N, h·d)` -> `(G, h, N, d)`."""
     return x.unflatten(2, (count, -1)).transpose(1, 2)
 
@@ -28,7 +28,8 @@ def _crop(x: Tensor, region: Region, cell: Pair) -> Tensor:
     return x[:, rows, region.left * cell[1] : region.right * cell[1]]
 
 
-def _rolled(x: Tensor, shift: Pair, sign: int) -> Tensor:
+def rolled(x: Tensor, shift: Pair, sign: int) -> Tensor:
+    """`x: (B, H, W, n)` rolled down and right by `shift`; up and left where `sign` is -1."""
     return torch.roll(x, (sign * shift[0], sign * shift[1]), dims=(1, 2)) if any(shift) else x
 
 
@@ -62,15 +63,15 @@ class WindowAttention(nn.Module):
         """`qkv: (B, H, W, 3C/2)` -> `(B, H, W, C/2)`."""
         shift = grid.shift if self.shifted else (0, 0)
         regions = grid.regions if self.shifted else grid.whole
-        qkv = _rolled(qkv, shift, -1)
+        qkv = rolled(qkv, shift, -1)
         parts = []
         for region in regions:
             q, k, v = _cells(qkv, region, grid.cell).chunk(3, dim=2)
             k, v = k.flip(1), v.flip(1)
-            q, k, v = (_heads(x, self.heads) for x in (q, k, v))
+            q, k, v = (by_head(x, self.heads) for x in (q, k, v))
             parts.append(Part(q, k, v, region.of_tokens))
         found = self.attn_transform(parts, grid.from_tokens, grid.cell, grid.cell)
-        return _rolled(_assembled(found, regions, grid, qkv), shift, 1)
+        return rolled(_assembled(found, regions, grid, qkv), shift, 1)
 
 
 class StripeAttention(nn.Module):
@@ -86,19 +87,19 @@ class StripeAttention(nn.Module):
         """`qkv: (B, H, W, 3C/2)`, `anchor: (B, H/r, W/r, C/2)` -> `(B, H, W, C/2)`."""
         shift = grid.shift if self.shifted else (0, 0)
         regions = grid.regions if self.shifted else grid.whole
-        qkv = _rolled(qkv, shift, -1)
-        anchor = _rolled(anchor, grid.anchor_shift, -1) if self.shifted else anchor
+        qkv = rolled(qkv, shift, -1)
+        anchor = rolled(anchor, grid.anchor_shift, -1) if self.shifted else anchor
         gathering, asking = [], []
         for region in regions:
             q, k, v = _cells(qkv, region, grid.cell).chunk(3, dim=2)
-            q, k, v = (_heads(x, self.heads) for x in (q, k, v))
-            a = _heads(_cells(anchor, region, grid.anchors).flip(1), self.heads)
+            q, k, v = (by_head(x, self.heads) for x in (q, k, v))
+            a = by_head(_cells(anchor, region, grid.anchors).flip(1), self.heads)
             gathering.append(Part(a, k, v, region.of_anchors))
             asking.append(Part(q, a, a, region.of_tokens))
         known = self.attn_transform1(gathering, grid.from_anchors, grid.anchors, grid.cell)
         asking = [part._replace(v=z) for part, z in zip(asking, known, strict=True)]
         found = self.attn_transform2(asking, grid.from_tokens, grid.cell, grid.anchors)
-        return _rolled(_assembled(found, regions, grid, qkv), shift, 1)
+        return rolled(_assembled(found, regions, grid, qkv), shift, 1)
 
 
 class MixedAttention(nn.Module):

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore.archs.grl.attention import LARGEST_LOG_SCALE, CosineAttention
-from restore.archs.grl.blocks import MixedAttention, StripeAttention, WindowAttention
+from restore.archs.grl.blocks import (
+    MixedAttention,
+    StripeAttention,
+    WindowAttention,
+    by_head,
+    rolled,
+)
 from restore.archs.grl.network import GRL
 from restore.archs.grl.tables import MASKED, Geometry, Grid, Pair, expanded, geometry
 from restore.archs.layers import mirrored, rounded_up
@@ -70,11 +76,11 @@ class _Windows(nn.Module):
     def forward(self, qkv: Tensor, cells: Cells) -> Tensor:
         grid = cells.grid
         shift = grid.shift if self.shifted else (0, 0)
-        q, k, v = _cut(_rolled(qkv, shift, -1), grid.cell, cells.counts).chunk(3, dim=2)
-        q, k, v = (_heads(x, self.heads) for x in (q, k.flip(1), v.flip(1)))
+        q, k, v = _cut(rolled(qkv, shift, -1), grid.cell, cells.counts).chunk(3, dim=2)
+        q, k, v = (by_head(x, self.heads) for x in (q, k.flip(1), v.flip(1)))
         mask = cells.of_tokens if self.shifted else None
         out = self.attention(q, k, v, mask, (grid.cell, grid.cell))
-        return _rolled(_joined(out, grid.cell, cells.counts), shift, 1)
+        return rolled(_joined(out, grid.cell, cells.counts), shift, 1)
 
 
 class _Stripes(nn.Module):
@@ -90,13 +96,13 @@ class _Stripes(nn.Module):
         grid = cells.grid
         shift = grid.shift if self.shifted else (0, 0)
         anchor_shift = grid.anchor_shift if self.shifted else (0, 0)
-        q, k, v = _cut(_rolled(qkv, shift, -1), grid.cell, cells.counts).chunk(3, dim=2)
-        a = _cut(_rolled(anchor, anchor_shift, -1), grid.anchors, cells.counts).flip(1)
-        q, k, v, a = (_heads(x, self.heads) for x in (q, k, v, a))
+        q, k, v = _cut(rolled(qkv, shift, -1), grid.cell, cells.counts).chunk(3, dim=2)
+        a = _cut(rolled(anchor, anchor_shift, -1), grid.anchors, cells.counts).flip(1)
+        q, k, v, a = (by_head(x, self.heads) for x in (q, k, v, a))
         masks = (cells.of_tokens, cells.of_anchors) if self.shifted else (None, None)
         known = self.gathering(a, k, v, masks[1], (grid.anchors, grid.cell))
         out = self.asking(q, a, known, masks[0], (grid.cell, grid.anchors))
-        return _rolled(_joined(out, grid.cell, cells.counts), shift, 1)
+        return rolled(_joined(out, grid.cell, cells.counts), shift, 1)
 
 
 class ExportedGRL(GRL):
@@ -179,12 +185,3 @@ def _joined(x: Tensor, cell: Pair, counts: Any) -> Tensor:
     parts = x.reshape(counts[0], counts[1], heads, cell[0], cell[1], channels)
     parts = parts.permute(0, 3, 1, 4, 2, 5)
     return parts.reshape(1, counts[0] * cell[0], counts[1] * cell[1], heads * channels)
-
-
-def _heads(x: Tensor, count: int) -> Tensor:
-    """`(C, N, h·d)` -> `(C, h, N, d)`."""
-    return x.unflatten(2, (count, -1)).transpose(1, 2)
-
-
-def _rolled(x: Tensor, shift: Pair, sign: int) -> Tensor:
-    return torch.roll(x, (sign * shift[0], sign * shift[1]), dims=(1, 2)) if any(shift) else x

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore.archs.grl_options import CAB_REDUCTION, GrlOptions
+from restore.archs.layers import bottleneck, enlarging
 
 
 def convolved(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -141,23 +142,13 @@ class PixelLinear(nn.Linear):
 
 def closing(options: GrlOptions) -> nn.Module:
     """What closes each stage and the body, on `(B, C, H, W)`."""
-    channels, quarter = options.embed_dim, options.embed_dim // 4
+    channels = options.embed_dim
     if options.conv_type == "3conv":
-        return nn.Sequential(
-            nn.Conv2d(channels, quarter, 3, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(quarter, quarter, 1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(quarter, channels, 3, padding=1),
-        )
+        return bottleneck(channels)
     if options.conv_type == "linear":
         return PixelLinear(channels, channels)
     side = 1 if options.conv_type == "1conv1x1" else 3
     return nn.Conv2d(channels, channels, side, padding=side // 2)
-
-
-FEATURES = 64
-"""Width of the heads that enlarge through features."""
 
 
 class Upsample(nn.Module):
@@ -165,16 +156,8 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, factors: list[int]) -> None:
         super().__init__()
-        self.up = nn.Sequential()
-        for factor in factors:
-            self.up.append(nn.Conv2d(channels, out_channels * factor**2, 3, padding=1))
-            self.up.append(nn.PixelShuffle(factor))
+        self.up = enlarging(channels, out_channels, factors)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` -> `(B, out_channels, H·s, W·s)`."""
         return self.up(x)
-
-
-def factors_of(scale: int) -> list[int]:
-    """3 at once, powers of two by twos."""
-    return [3] if scale == 3 else [2] * (scale.bit_length() - 1)

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore.archs.grl.blocks import Block, Stage
-from restore.archs.grl.layers import FEATURES, Upsample, closing, factors_of
+from restore.archs.grl.layers import Upsample, closing
 from restore.archs.grl.tables import Geometry, geometry
 from restore.archs.grl_options import GrlOptions
+from restore.archs.layers import RGB_MEAN, factors_of, fast_layout, mean_map, rising
 from restore.catalog import locate
 
-RGB_MEAN = (0.4488, 0.4371, 0.4040)
+FEATURES = 64
+"""Width of the heads that enlarge through features."""
 SLOPE = 0.2
 
 
@@ -39,13 +41,14 @@ class GRL(nn.Module):
         self.conv_first = nn.Conv2d(options.in_channels, width, 3, padding=1)
         self.norm_start = nn.LayerNorm(width)
         self.pos_drop = nn.Dropout(options.drop_rate)
-        self.layers = nn.ModuleList(_stages(options))
+        left_out = rising(options.drop_path_rate, options.depths)
+        self.layers = nn.ModuleList(
+            Stage(options, stage, rates) for stage, rates in enumerate(left_out)
+        )
         self.norm_end = nn.LayerNorm(width)
         self.conv_after_body = closing(options)
         self._add_head()
-        # The mean's float32 rounding is part of the published network, in any precision.
-        rgb = RGB_MEAN if options.in_channels == 3 else (0.0,)
-        mean = torch.tensor(rgb, dtype=torch.float32).view(1, -1, 1, 1)
+        mean = mean_map(RGB_MEAN if options.in_channels == 3 else (0.0,))
         self.mean: Tensor
         self.register_buffer("mean", mean, persistent=False)
         self._draw_weights()
@@ -100,9 +103,8 @@ class GRL(nn.Module):
         options, scale = self.options, self.options.upscale
         height, width = lq.shape[-2:]
         mean = self.mean.to(lq.dtype)
-        x = (self._padded(lq) - mean) * options.img_range
-        if x.device.type == "cpu":  # what the blocks, whose channels are last, would ask for anyway
-            x = x.contiguous(memory_format=torch.channels_last)
+        # the blocks, whose channels are last, would ask for this layout anyway
+        x = fast_layout((self._padded(lq) - mean) * options.img_range)
         shallow = self.conv_first(x)
         deep = self.conv_after_body(self._body(shallow))
         out = self._enlarged(deep + shallow, x) / options.img_range + mean
@@ -146,16 +148,6 @@ class GRL(nn.Module):
         for layer in (self.conv_up1, self.conv_up2):
             x = F.leaky_relu(layer(F.interpolate(x, scale_factor=2)), SLOPE)
         return self.conv_last(F.leaky_relu(self.conv_hr(x), SLOPE))
-
-
-def _stages(options: GrlOptions) -> list[Stage]:
-    """The stages, with the share of left out branches rising from block to block."""
-    last = max(sum(options.depths) - 1, 1)
-    rates = iter(options.drop_path_rate * n / last for n in range(sum(options.depths)))
-    return [
-        Stage(options, stage, [next(rates) for _ in range(depth)])
-        for stage, depth in enumerate(options.depths)
-    ]
 
 
 def build(options: GrlOptions) -> GRL:

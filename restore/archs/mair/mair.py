@@ -12,12 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restore.archs.layers import (
+    RGB_MEAN,
+    bottleneck,
+    enlarging,
+    factors_of,
+    mean_map,
+    rising,
+)
 from restore.archs.mair.block import ResidualMambaBlock, Size, run_blocks, to_map, to_tokens
 from restore.archs.mair.scan_order import NestedScan
 from restore.archs.mair_options import MairOptions
 from restore.ops.selective_scan import check_override
 
-RGB_MEAN = (0.4488, 0.4371, 0.4040)
 HEAD_WIDTH = 64
 
 
@@ -66,27 +73,11 @@ class ResidualGroup(nn.Module):
 
 
 def _tail(options: MairOptions) -> nn.Module:
-    """The end of a group and of the body: one convolution, or three of a quarter of its weights."""
+    """The end of a group and of the body."""
     width = options.embed_dim
     if options.resi_connection == "1conv":
         return nn.Conv2d(width, width, 3, padding=1)
-    return nn.Sequential(
-        nn.Conv2d(width, width // 4, 3, padding=1),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(width // 4, width // 4, 1),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(width // 4, width, 3, padding=1),
-    )
-
-
-def _pixel_shuffles(scale: int) -> nn.Sequential:
-    """×3 at once, or ×2 as often as it takes."""
-    stages = [3] if scale == 3 else [2] * (scale.bit_length() - 1)
-    layers: list[nn.Module] = []
-    for factor in stages:
-        layers.append(nn.Conv2d(HEAD_WIDTH, HEAD_WIDTH * factor**2, 3, padding=1))
-        layers.append(nn.PixelShuffle(factor))
-    return nn.Sequential(*layers)
+    return bottleneck(width)
 
 
 class MaIR(nn.Module):
@@ -101,20 +92,18 @@ class MaIR(nn.Module):
         width, channels = options.embed_dim, options.in_chans
         self.conv_first = nn.Conv2d(channels, width, 3, padding=1)
         self.patch_embed = PatchEmbedding(width, options.patch_norm)
-        self.layers = nn.ModuleList(ResidualGroup(options, rates) for rates in _drop_paths(options))
+        drop_paths = rising(options.drop_path_rate, options.depths)
+        self.layers = nn.ModuleList(ResidualGroup(options, r) for r in drop_paths)
         self.norm = nn.LayerNorm(width)
         self.conv_after_body = _tail(options)
         if options.upsampler == "pixelshuffle":
             self.conv_before_upsample = nn.Sequential(
                 nn.Conv2d(width, HEAD_WIDTH, 3, padding=1), nn.LeakyReLU()
             )
-            self.upsample = _pixel_shuffles(options.upscale)
+            self.upsample = enlarging(HEAD_WIDTH, HEAD_WIDTH, factors_of(options.upscale))
             self.conv_last = nn.Conv2d(HEAD_WIDTH, channels, 3, padding=1)
         elif options.upsampler == "pixelshuffledirect":
-            self.upsample = nn.Sequential(
-                nn.Conv2d(width, channels * options.upscale**2, 3, padding=1),
-                nn.PixelShuffle(options.upscale),
-            )
+            self.upsample = enlarging(width, channels, [options.upscale])
         else:
             self.conv_last = nn.Conv2d(width, channels, 3, padding=1)
         self.paths = (
@@ -122,11 +111,9 @@ class MaIR(nn.Module):
             NestedScan(options.scan_len, options.scan_len // 2),
         )
         self.apply(_draw)
-        # The mean's float32 rounding is part of the published network, in any precision.
-        mean = RGB_MEAN if channels == 3 else (0.0,) * channels
+        mean = mean_map(RGB_MEAN if channels == 3 else (0.0,) * channels)
         self.mean: Tensor
-        mean_map = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
-        self.register_buffer("mean", mean_map, persistent=False)
+        self.register_buffer("mean", mean, persistent=False)
 
     def regions(self) -> list[nn.Module]:
         """The parts that are alike, to be compiled once for all."""
@@ -155,13 +142,6 @@ class MaIR(nn.Module):
         if self.options.upsampler == "pixelshuffledirect":
             return self.upsample(features)
         return x + self.conv_last(features)
-
-
-def _drop_paths(options: MairOptions) -> list[list[float]]:
-    """The rate of every block, group by group: from 0 in the first to the option in the last."""
-    last = sum(options.depths) - 1
-    rates = iter([options.drop_path_rate * block / max(last, 1) for block in range(last + 1)])
-    return [[next(rates) for _ in range(depth)] for depth in options.depths]
 
 
 def _draw(layer: nn.Module) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from restore.image_headers import flaw
+from restore.image_flaws import flaw
 
 
 @dataclass(frozen=True)

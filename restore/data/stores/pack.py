@@ -34,7 +34,7 @@ from restore.data.stores.pack_tiles import CODECS, OpenFile, Shape, Tiles, count
 from restore.data.stores.sealed import Sealed
 from restore.data.stores.store import Held, Store
 from restore.errors import DataError
-from restore.image_headers import flaw
+from restore.image_flaws import flaw
 
 VERSION = 1
 HEADER, RECORDS, PIXELS, ENDS = "pack.json", "index.bin", "pixels.bin", "tiles.bin"
