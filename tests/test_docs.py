@@ -166,6 +166,18 @@ def test_flags_in_the_text_exist(page: str, command: str, flags: list[str]) -> N
     assert [flag for flag in flags if not re.search(rf"{flag}\b", known)] == []
 
 
+def test_speed_in_the_readme_is_recorded() -> None:
+    """Each ratio of its table, as it stands or rounded, is one of benchmarks/RESULTS.md."""
+    table = PAGES[0].read_text(encoding="utf-8").partition("## Speed")[2].partition("\n## ")[0]
+    results = (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8")
+    measured = [float(found) for found in re.findall(r"([\d.]+) ×", results)]
+    claimed = re.findall(r"([\d.]+) ×(?! \d)", table)
+    assert len(claimed) > 10
+    for figure in claimed:
+        digits = len(figure.partition(".")[2])
+        assert any(f"{ratio:.{digits}f}" == figure for ratio in measured), figure
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
