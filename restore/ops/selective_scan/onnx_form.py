@@ -8,16 +8,18 @@
 from onnxscript import FLOAT, graph, script
 from onnxscript import opset18 as op
 
+ANY = FLOAT[...]  # of any rank; FLOAT alone is a scalar to some versions of onnxscript
+
 
 @script()
-def recurrence(step: FLOAT, u: FLOAT, A: FLOAT, B: FLOAT, C: FLOAT) -> FLOAT:
+def recurrence(step: ANY, u: ANY, A: ANY, B: ANY, C: ANY) -> ANY:
     """`restore.ops.selective_scan.standard.recurrence`."""
     last = op.Constant(value_ints=[-1])
     row = op.Constant(value_ints=[-2])
     start = op.Mul(op.Unsqueeze(op.Gather(step, 0), last), op.Mul(A, 0.0))
 
     @graph()
-    def advance(state: FLOAT, step_t: FLOAT, u_t: FLOAT, B_t: FLOAT, C_t: FLOAT):
+    def advance(state: ANY, step_t: ANY, u_t: ANY, B_t: ANY, C_t: ANY):
         kept = op.Exp(op.Mul(op.Unsqueeze(step_t, last), A))
         added = op.Mul(op.Unsqueeze(op.Mul(step_t, u_t), last), op.Unsqueeze(B_t, row))
         now = op.Add(op.Mul(kept, state), added)
