@@ -32,7 +32,7 @@ from prepare_trees import (
 )
 
 from restore import images
-from restore.data.prepare import engine, ledger, source
+from restore.data.prepare import ledger, source, space
 from restore.data.prepare.records import Tiles
 from restore.data.prepare.tiles import tiles_of
 from restore.data.squares import starts
@@ -269,7 +269,7 @@ def test_strangers_in_the_folder_are_left_alone(prepare: Command, tmp_path: Path
 def test_a_full_disk_is_seen_before_writing(
     prepare: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "free_bytes", lambda folder: engine.SPARE + 100)
+    monkeypatch.setattr(space, "free_bytes", lambda folder: space.SPARE + 100)
     answer = prepare("div2k", "--source", few(tmp_path), "--out", tmp_path / "out")
     refused(answer, "DAT23", "0.02 GB free")
     assert not (tmp_path / "out").exists()

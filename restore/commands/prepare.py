@@ -116,11 +116,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prepare(name: str, record: Record, args: argparse.Namespace) -> int:
-    from restore.data.prepare.engine import execute, free_bytes, rest_of
+    from restore.data.prepare.engine import execute, rest_of
     from restore.data.prepare.ledger import Ledger
     from restore.data.prepare.plan import plan
     from restore.data.prepare.report import describe, result
     from restore.data.prepare.source import Source
+    from restore.data.prepare.space import free_bytes
 
     wishes = _wishes(record, args)
     if not args.source:

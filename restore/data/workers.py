@@ -65,7 +65,7 @@ def processes(samples: Samples, count: int) -> ProcessPoolExecutor:
         pickled = pickle.dumps(samples)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise BackendError.of(
-            "DAT23",
+            "DAT35",
             "the data set cannot be given to worker processes",
             "worker_type",
             str(error),

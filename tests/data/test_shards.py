@@ -173,7 +173,7 @@ def test_a_server_that_stays_bad_is_named(folder: Path, fault: str, words: str, 
         server.fault = lambda number, again: fault
         before = server.count
         with pytest.raises(
-            DataError, match=rf"error\[DAT22\].*/gt.shards/00000.tar\): got {words}"
+            DataError, match=rf"error\[DAT34\].*/gt.shards/00000.tar\): got {words}"
         ):
             shards.encoded(0)
         assert server.count - before == most
@@ -183,7 +183,7 @@ def test_an_address_without_shards(folder: Path) -> None:
     with served(folder) as server:
         with pytest.raises(DataError, match=r"error\[DAT02\].*no shards.json"):
             Shards(f"{server.address}/gt")
-    with pytest.raises(DataError, match=r"error\[DAT22\].*ConnectionRefused"):
+    with pytest.raises(DataError, match=r"error\[DAT34\].*ConnectionRefused"):
         Shards(server.address, attempts=2)
 
 
@@ -199,10 +199,10 @@ def test_a_missing_or_damaged_shard(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"error\[DAT10\].*00001\.tar/b\.png, byte 512"):
         shards.check(1, 3)
     shard.write_bytes(body[:900])
-    with pytest.raises(DataError, match=r"error\[DAT22\].*388 of \d+ bytes at 512"):
+    with pytest.raises(DataError, match=r"error\[DAT34\].*388 of \d+ bytes at 512"):
         Shards(tmp_path / "x").encoded(1)
     shard.unlink()
-    with pytest.raises(DataError, match=r"error\[DAT22\].*00001\.tar"):
+    with pytest.raises(DataError, match=r"error\[DAT34\].*00001\.tar"):
         Shards(tmp_path / "x").encoded(1)
     index = tmp_path / "x/index.npy"
     index.write_bytes(index.read_bytes()[:-1])

@@ -208,7 +208,7 @@ def test_damage_in_a_packed_tile_is_named(tmp_path: Path) -> None:
 def test_zstd_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("compression.zstd", "zstandard"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(BackendError, match=r"error\[DAT24\].*zstandard"):
+    with pytest.raises(BackendError, match=r"error\[DAT36\].*zstandard"):
         pack_of(tmp_path / "p", np.zeros((9, 9), np.uint8), tiles=True, codec="zstd")
     assert not list(tmp_path.iterdir())
 
@@ -405,8 +405,8 @@ def test_a_failing_writer_leaves_nothing(tmp_path: Path) -> None:
 def test_no_room_is_said_before_writing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("restore.data.prepare.stores.SPARE", 1 << 60)
-    with pytest.raises(DataError, match=r"error\[DAT20\].*MB free"):
+    monkeypatch.setattr("restore.data.prepare.space.SPARE", 1 << 60)
+    with pytest.raises(DataError, match=r"error\[DAT23\].*GB free"):
         prepare("pack", {"gt": folder / "gt"}, tmp_path)
 
 
@@ -469,7 +469,7 @@ def test_an_lmdb_grows_with_what_goes_in(tmp_path: Path) -> None:
 def test_a_broken_file_does_not_get_into_an_lmdb(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="IMG02"):
         write_lmdb(tmp_path / "x.lmdb", ["a.png"], lambda index: b"no image")
-    with pytest.raises(DataError, match="DAT21"):
+    with pytest.raises(DataError, match="DAT33"):
         good = images.encode(np.zeros((2, 2), np.uint8), ".png", "x")
         write_lmdb(tmp_path / "x.lmdb", ["a" * 600 + ".png"], lambda index: good)
     assert not list(tmp_path.iterdir())

@@ -99,6 +99,6 @@ def test_a_killed_process_is_an_error_that_names_files(folder: Path) -> None:
 
 
 def test_what_cannot_be_sent_is_said(folder: Path) -> None:
-    with pytest.raises(BackendError, match=r"error\[DAT23\].*worker_type: threads"):
+    with pytest.raises(BackendError, match=r"error\[DAT35\].*worker_type: threads"):
         next(loader(opened(folder, Hidden()), 2).batches(0))
     next(loader(opened(folder, Hidden()), 2, kind="threads").batches(0))

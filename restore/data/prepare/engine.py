@@ -4,7 +4,6 @@ of them, several at a time. See `ledger` for how a run that is cut off goes on."
 from __future__ import annotations
 
 import re
-import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -17,12 +16,11 @@ from restore import images
 from restore.data.prepare.ledger import Entry, Ledger
 from restore.data.prepare.plan import SUB_IMAGES, Copy, Making, Plan
 from restore.data.prepare.source import Source
+from restore.data.prepare.space import require_room
 from restore.data.prepare.tiles import tiles_of
 from restore.errors import DataError
 from restore.ops.resize import imresize
 from restore.reports.sinks import progress
-
-SPARE = 16 << 20  # free bytes that are left to others
 
 
 @dataclass(frozen=True)
@@ -73,14 +71,6 @@ def _one_size(plan: Plan, ledger: Ledger) -> None:
             )
 
 
-def free_bytes(folder: Path) -> int:
-    """Free space where `folder` is or will be."""
-    place = folder.resolve()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
-
-
 def execute(rest: Rest, ledger: Ledger, source: Source, jobs: int) -> None:
     """Do what is left, with a bar; `jobs` images are made at a time. Raises DataError."""
     _check_space(rest, ledger, source)
@@ -113,16 +103,7 @@ def _check_space(rest: Rest, ledger: Ledger, source: Source) -> None:
         file = source.file(copy.member)
         if file is not None and file.resolve() == here / copy.target:
             lying += copy.member.size
-    need, free = rest.bytes - lying, free_bytes(ledger.folder)
-    if need + SPARE > free:
-        raise DataError.of(
-            "DAT23",
-            "not enough free space",
-            str(ledger.folder),
-            f"{free / 1e9:.2f} GB free",
-            f"about {need / 1e9:.2f} GB",
-            "free some, or choose an --out on another disk",
-        )
+    require_room(rest.bytes - lying, ledger.folder)
 
 
 def _made(makings: list[Making], ledger: Ledger, jobs: int) -> Iterator[dict[str, Entry]]:

@@ -11,19 +11,17 @@ taken for a store; a store that is there already is checked and kept.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from restore import images
+from restore.data.prepare.space import require_room
 from restore.data.stores.lmdb_store import LmdbFolder, write_lmdb
 from restore.data.stores.pack import Pack
 from restore.data.stores.pack_writer import write_pack
 from restore.data.stores.shards import Shards, write_shards
 from restore.data.stores.store import Folder, Store
 from restore.errors import DataError
-
-SPARE = 64 << 20  # bytes that shall be left on the disk
 
 
 def prepare(
@@ -60,7 +58,8 @@ def make_pack(folder: Folder, target: Path, tiles: bool, codec: str) -> str:
     """The pack `target` of a folder's images."""
     if target.exists():
         return _kept(folder, target, pack := Pack(target), pack.verify)
-    room_for(decoded_bytes(folder), target)
+    require_room(decoded_bytes(folder), target)
+    target.parent.mkdir(parents=True, exist_ok=True)
     size = write_pack(
         target,
         folder.names,
@@ -81,7 +80,8 @@ def make_of_files(
     def make(folder: Folder, target: Path) -> str:
         if target.exists():
             return _kept(folder, target, store := open_it(target), store.verify)
-        room_for(file_bytes(folder), target)
+        require_room(file_bytes(folder), target)
+        target.parent.mkdir(parents=True, exist_ok=True)
         size = write(target, folder.names, lambda index: images.load(folder.where(index)))
         return f"{target}: {len(folder.names)} images, {size / 1e6:.1f} MB"
 
@@ -120,18 +120,3 @@ def file_bytes(folder: Folder) -> int:
 def memory() -> int:
     """Bytes of memory that this machine has."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def room_for(size: int, target: Path) -> None:
-    """Raises DataError DAT20 unless the disk of `target` has room for `size` bytes."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(target.parent).free
-    if free < size + SPARE:
-        raise DataError.of(
-            "DAT20",
-            "not enough room on the disk",
-            str(target),
-            f"{free / 1e6:.0f} MB free",
-            f"about {(size + SPARE) / 1e6:.0f} MB",
-            "free some, or choose another --out",
-        )

@@ -176,7 +176,7 @@ def _put(environment: lmdb.Environment, held: dict[str, bytes]) -> None:
         except lmdb.BadValsizeError:
             longest = max(held, key=len)
             raise DataError.of(
-                "DAT21",
+                "DAT33",
                 "a name is too long for an LMDB key",
                 longest,
                 f"{len(key_of(longest))} bytes",

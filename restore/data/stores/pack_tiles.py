@@ -52,7 +52,7 @@ def packing(codec: str) -> Packing | None:
             continue
         return Packing(partial(_zstd, module.compress), partial(unpack, module))
     raise BackendError.of(
-        "DAT24",
+        "DAT36",
         "no zstd for this pack",
         "the Python packages",
         "neither compression.zstd nor zstandard",

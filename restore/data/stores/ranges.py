@@ -26,11 +26,11 @@ class Ranges(Protocol):
     """Files of a store by name."""
 
     def whole(self, name: str) -> bytes:
-        """All of a small file. Raises FileNotFoundError, DataError DAT22."""
+        """All of a small file. Raises FileNotFoundError, DataError DAT34."""
         ...
 
     def part(self, name: str, offset: int, count: int) -> bytes:
-        """Exactly `count` bytes, at least one, from `offset` on. Raises DataError DAT22."""
+        """Exactly `count` bytes, at least one, from `offset` on. Raises DataError DAT34."""
         ...
 
 
@@ -126,7 +126,7 @@ class HttpRanges(Ranges):
 def unreadable(where: str, got: str) -> DataError:
     """The DataError of a part that could not be had."""
     return DataError.of(
-        "DAT22",
+        "DAT34",
         "a shard cannot be read",
         where,
         got,

@@ -65,7 +65,7 @@ class Shards(FileStore):
         return f"{self.root}/{_shard(int(self._records['shard'][index]))}/{self.names[index]}"
 
     def encoded(self, index: int) -> bytes:
-        """The bytes of the file that image `index` was. Raises DataError DAT10, DAT22."""
+        """The bytes of the file that image `index` was. Raises DataError DAT10, DAT34."""
         shard, offset, length, crc = self._records[index].tolist()
         data = self._ranges.part(_shard(shard), offset, length)
         if zlib.crc32(data) != crc:
