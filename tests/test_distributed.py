@@ -165,7 +165,7 @@ from restore.archs import build_network
 from restore.training.options import OPTIMISERS
 from restore.training.state import TrainState, build_optimiser
 from restore.world import World
-from test_computation import NETWORKS
+from helpers import SMALL_NETWORKS
 
 MORE = {
     "MaIRUNet": {"type": "MaIRUNet", "dim": 8, "num_blocks": [1, 1, 1, 1],
@@ -198,7 +198,7 @@ def trained(options, world, sharded):
 
 
 with World.start("pytorch", num_gpu=0) as world:
-    for name, options in {**NETWORKS, **MORE}.items():
+    for name, options in {**SMALL_NETWORKS, **MORE}.items():
         whole, shares = trained(options, world, False), trained(options, world, True)
         assert torch.equal(world.sum(whole.clone()), 2 * whole), name
         start = torch.cat([p.detach().flatten() for p in (
@@ -216,7 +216,7 @@ def test_every_family_trains_on_two_ranks(place: Path) -> None:
     the weights are the same when the network is sharded."""
     script = place / "families.py"
     script.write_text(FAMILIES)
-    path = f"PYTHONPATH={ROOT}:{ROOT / 'tests/training'}"
+    path = f"PYTHONPATH={ROOT}:{ROOT / 'tests'}"
     done = run(["env", path, *on_ranks(2, ["python", str(script)])[:-2]], place)
     assert done.stdout.count("trained") == 7
 

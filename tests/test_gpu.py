@@ -25,7 +25,7 @@ from restore.evaluation import memory
 from restore.evaluation.options import PredictorOptions
 from restore.evaluation.predictor import Predictor
 from restore.evaluation.profile import timed
-from restore.options import dump
+from restore.options_yaml import dump
 from restore.reports.records import read_rows
 from restore.training.computation import Computation
 from restore.training.options import OPTIMISERS
