@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -123,3 +124,13 @@ def check_training_step(
         kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[after]
         kind(network.parameters(), lr=optimiser["lr"]).step()
         assert loss_of(network).item() == pytest.approx(optimiser["loss"], rel=1e-8)
+
+
+def peak(act: Callable[[], object]) -> int:
+    """Bytes of Python's and NumPy's memory that `act` takes at once."""
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

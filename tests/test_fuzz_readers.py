@@ -13,9 +13,8 @@ import struct
 import subprocess
 import sys
 import tarfile
-import tracemalloc
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +40,8 @@ from restore.recipes.build import weights_file
 from restore.reports.curves import read_curves
 from restore.reports.records import ImageRow, read_rows
 
+from helpers import peak
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "fuzz.py"
 TARGETS = (
@@ -54,16 +55,6 @@ TARGETS = (
     "archive",
     "matrix",
 )
-
-
-def peak(act: Callable[[], object]) -> int:
-    """Bytes of Python's and NumPy's memory that `act` takes at once."""
-    tracemalloc.start()
-    try:
-        act()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def listed(file: Path) -> list[str]:

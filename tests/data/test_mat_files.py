@@ -5,9 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
-import tracemalloc
 import zlib
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,8 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 from restore.data.mat_files import Head, heads, read_variable
+
+from helpers import peak
 
 HEADER = {
     "<": b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM",
@@ -61,15 +61,6 @@ def agree(mine: Any, theirs: Any) -> None:
                 agree(one, other)
         else:
             np.testing.assert_array_equal(mine, theirs)
-
-
-def peak(act: Callable[[], object]) -> int:
-    tracemalloc.start()
-    try:
-        act()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 # Whole files --------------------------------------------------------------------------------------
